@@ -1,0 +1,110 @@
+"""Every size of the networks in one dataclass; a preset is data, not a subclass."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import InvalidInputError
+
+
+@dataclass(frozen=True)
+class HVQConfig:
+    """Sizes of the networks of an `HVQInpainter`. The defaults are the preset `paper`.
+
+    Raises:
+        InvalidInputError: a size is not positive, or two sizes do not fit together.
+    """
+
+    # Hierarchical VQ-VAE (EncoderA1, EncoderA2, DecoderA)
+    stem_channels: int = 64  # after the first stride-2 convolution
+    mid_channels: int = 128  # F_mid, at a quarter of the image's size
+    residual_channels: int = 32  # inside a residual block
+    residual_blocks: int = 2
+    code_dim: int = 64  # D, length of a latent vector
+    num_codes: int = 512  # K, at each of the two levels
+    codebook_decay: float = 0.99  # r of Eq. (3), (4)
+
+    # EncoderB1
+    transformer_width: int = 256
+    transformer_blocks: int = 4
+    transformer_heads: int = 8
+    transformer_feedback: bool = False  # feed the transformer's output back into F_mid2
+
+    # Multi-dilation refiner
+    refiner_channels: tuple[int, int, int] = (64, 128, 256)  # at full, half and quarter size
+    refiner_blocks: int = 8
+    dilation_rates: tuple[int, ...] = (1, 2, 4, 8)  # one entry = the single-rate variants of Table 6
+    refiner_correction: bool = False  # predict a correction of the refiner's input, not the image itself
+
+    config_version: int = 1
+
+    def __post_init__(self) -> None:
+        # JSON knows no tuples.
+        object.__setattr__(self, "refiner_channels", tuple(self.refiner_channels))
+        object.__setattr__(self, "dilation_rates", tuple(self.dilation_rates))
+        for name in ("stem_channels", "mid_channels", "residual_channels", "code_dim", "num_codes", "transformer_width", "transformer_heads"):
+            if getattr(self, name) < 1:
+                raise InvalidInputError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if len(self.refiner_channels) != 3 or min(self.refiner_channels) < 1:
+            raise InvalidInputError(f"refiner_channels must be three positive sizes, not {self.refiner_channels}.")
+        if not self.dilation_rates or min(self.dilation_rates) < 1:
+            raise InvalidInputError(f"dilation_rates must be positive integers, not {self.dilation_rates}.")
+        if self.refiner_channels[2] % 4:
+            raise InvalidInputError(f"The last of refiner_channels must be divisible by 4, not {self.refiner_channels[2]}.")
+        if self.transformer_width % (4 * self.transformer_heads):
+            # Rotary positions turn pairs of features, half of them by row and half by column.
+            raise InvalidInputError(
+                f"transformer_width must be divisible by four times transformer_heads, not {self.transformer_width} with {self.transformer_heads} heads."
+            )
+        if not 0 < self.codebook_decay < 1:
+            raise InvalidInputError(f"codebook_decay must lie between 0 and 1, not {self.codebook_decay}.")
+
+    @classmethod
+    def preset(cls, name: str) -> HVQConfig:
+        """The configuration called `name`, one of `PRESETS`."""
+        if name not in PRESETS:
+            raise InvalidInputError(f"There is no preset {name!r}; choose one of {', '.join(PRESETS)}.")
+        return PRESETS[name]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that `json.dump` takes (tuples become lists when they are read back)."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> HVQConfig:
+        """The inverse of `to_dict`; a name that no field has is an error that says so."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise InvalidInputError(f"The configuration has fields that this version of hvq_inpaint does not know: {', '.join(unknown)}.")
+        config = cls(**values)
+        if config.config_version > cls.config_version:
+            raise InvalidInputError(
+                f"The configuration is of version {config.config_version} and this hvq_inpaint reads up to {cls.config_version}: install a newer hvq_inpaint."
+            )
+        return config
+
+
+PRESETS: dict[str, HVQConfig] = {
+    # The sizes of the paper: 15.7 M parameters.
+    "paper": HVQConfig(),
+    # The bundled model: the paper's VQ stage and depth, a refiner of half the width that two CPU cores can train.
+    "small": HVQConfig(transformer_feedback=True, refiner_channels=(32, 64, 128), refiner_correction=True),
+    # Tests: every part is there, a training step takes milliseconds.
+    "tiny": HVQConfig(
+        stem_channels=8,
+        mid_channels=16,
+        residual_channels=8,
+        residual_blocks=1,
+        code_dim=8,
+        num_codes=32,
+        transformer_width=32,
+        transformer_blocks=4,
+        transformer_heads=2,
+        transformer_feedback=True,
+        refiner_channels=(8, 12, 16),
+        refiner_blocks=2,
+    ),
+}

@@ -1,0 +1,70 @@
+"""The multi-dilation-rate inpainting module (Section 3.3, Figure 2b and 4)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .config import HVQConfig
+
+
+class MultiDilationBlock(nn.Module):
+    """H(X) = X + conv(R(X)), R(X) the concatenation of dilated convolutions of X (Figure 4).
+
+    There are always four branches of a quarter of the channels; with fewer than four dilation rates they share the
+    rates, so a single-rate block of Table 6 has the same width and the same number of weights.
+    """
+
+    def __init__(self, channels: int, dilation_rates: tuple[int, ...]) -> None:
+        super().__init__()
+        branches = max(4, len(dilation_rates))
+        rates = [dilation_rates[i * len(dilation_rates) // branches] for i in range(branches)]
+        widths = [channels // branches + (i < channels % branches) for i in range(branches)]
+        self.branches = nn.ModuleList(nn.Conv2d(channels, width, 3, padding=rate, dilation=rate) for width, rate in zip(widths, rates, strict=True))
+        self.merge = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.merge(torch.cat([F.relu(branch(x)) for branch in self.branches], dim=1))
+
+
+class MultiDilationRefiner(nn.Module):
+    """Refines the composite of the VQ stage's result and the known pixels."""
+
+    def __init__(self, config: HVQConfig) -> None:
+        super().__init__()
+        full, half, quarter = config.refiner_channels
+        self.encoder = nn.Sequential(
+            nn.Conv2d(4, full, 7, padding=3),  # (B, 64, H, W)
+            nn.ReLU(),
+            nn.Conv2d(full, half, 4, stride=2, padding=1),  # (B, 128, H/2, W/2)
+            nn.ReLU(),
+            nn.Conv2d(half, quarter, 4, stride=2, padding=1),  # (B, 256, H/4, W/4)
+            nn.ReLU(),
+        )
+        self.blocks = nn.Sequential(*(MultiDilationBlock(quarter, config.dilation_rates) for _ in range(config.refiner_blocks)))
+        self.decoder = nn.Sequential(
+            nn.Upsample(scale_factor=2, mode="nearest"),
+            nn.Conv2d(quarter, half, 3, padding=1),  # (B, 128, H/2, W/2)
+            nn.ReLU(),
+            nn.Upsample(scale_factor=2, mode="nearest"),
+            nn.Conv2d(half, full, 3, padding=1),  # (B, 64, H, W)
+            nn.ReLU(),
+            nn.Conv2d(full, 3, 3, padding=1),
+        )
+        self.correction = config.refiner_correction
+
+    def forward(self, coarse_composite: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        """I_out of the paper.
+
+        Args:
+            coarse_composite: (B, 3, H, W), known pixels and, in the hole, the VQ stage's result; H and W multiples of 4.
+            known: (B, 1, H, W), 1 = known, 0 = missing.
+
+        Returns:
+            (B, 3, H, W); clamped to [0, 1] in eval mode only, so that training keeps its gradient.
+        """
+        refined = self.decoder(self.blocks(self.encoder(torch.cat([coarse_composite, 1 - known], dim=1))))
+        if self.correction:
+            refined = coarse_composite + refined
+        return refined if self.training else refined.clamp(0, 1)

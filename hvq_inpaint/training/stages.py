@@ -1,0 +1,136 @@
+"""The three stages: each a module whose `forward` turns a batch into a loss and the values to log.
+
+Being modules, they can be wrapped by DistributedDataParallel and compiled as a whole.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ..credibility import code_distances, credibility_weights
+from ..inpainter import HVQInpainter
+from ..losses import LOSS_PRESETS, FeatureFunction, credibility_loss, mid_loss, refiner_loss, vqvae_loss
+from ..quantizer import codebook_usage, to_vectors
+from .options import TrainingOptions
+
+Logs = dict[str, torch.Tensor]
+
+
+class TrainingStage(nn.Module):
+    """What the trainer needs of a stage."""
+
+    name: str
+
+    def __init__(self, model: HVQInpainter, options: TrainingOptions) -> None:
+        super().__init__()
+        self.model, self.options = model, options
+        model.set_training_stage(self.name)
+
+    def start(self) -> None:
+        """Prepare the model at the very start of the stage; not called when a run is resumed."""
+
+    def before_step(self, step: int, image: torch.Tensor) -> Logs:
+        """Work that is no gradient step, done before step `step` (counted from 0)."""
+        return {}
+
+    def finish(self, images: torch.Tensor) -> None:
+        """Calibrate the model on intact `images` (B, 3, H, W) once the last step is done."""
+
+
+class AutoencoderStage(TrainingStage):
+    """Stage 1: EncoderA1, EncoderA2, DecoderA and both codebooks on intact images, Eq. (2)."""
+
+    name = "autoencoder"
+
+    def __init__(self, model: HVQInpainter, options: TrainingOptions) -> None:
+        super().__init__(model, options)
+        self.warming_up = options.quantization_warmup > 0
+
+    def before_step(self, step: int, image: torch.Tensor) -> Logs:
+        vqvae, options = self.model.vqvae, self.options
+        self.warming_up = step < options.quantization_warmup
+        if self.warming_up:
+            return {}
+        # Keyed by the step, so that a resumed run draws the same.
+        generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
+        since = step - options.quantization_warmup
+        if since == 0:
+            with torch.no_grad():
+                mid, global_latents = vqvae.encoder_a1(image)
+                vqvae.global_quantizer.start_from(global_latents, generator)
+                global_quantized, _ = vqvae.global_quantizer.quantize(global_latents)
+                vqvae.local_quantizer.start_from(vqvae.encoder_a2(global_quantized, mid), generator)
+        elif options.restart_every and since % options.restart_every == 0:
+            with torch.no_grad():
+                mid, global_latents = vqvae.encoder_a1(image)
+                restarted = {"codebook/global_restarts": vqvae.global_quantizer.restart_dead_codes(global_latents, generator=generator)}
+                global_quantized, _ = vqvae.global_quantizer.quantize(global_latents)
+                local_latents = vqvae.encoder_a2(global_quantized, mid)
+                restarted["codebook/local_restarts"] = vqvae.local_quantizer.restart_dead_codes(local_latents, generator=generator)
+            return {name: torch.tensor(float(number)) for name, number in restarted.items()}
+        return {}
+
+    def forward(self, image: torch.Tensor, known: torch.Tensor) -> tuple[torch.Tensor, Logs]:
+        vqvae = self.model.vqvae
+        if self.warming_up:
+            reconstruction, _, _ = vqvae.forward_continuous(image)
+            loss = vqvae_loss(reconstruction, image, torch.zeros((), device=image.device))
+            return loss, {"loss/reconstruction": loss.detach()}
+        output = vqvae(image)
+        loss = vqvae_loss(output.reconstruction, image, output.commitment)
+        logs = {"loss/commitment": output.commitment.detach(), "loss/reconstruction": (loss - 0.25 * output.commitment).detach()}
+        for level, codes in (("global", output.global_codes), ("local", output.local_codes)):
+            usage, perplexity = codebook_usage(codes, self.model.config.num_codes)
+            logs[f"codebook/{level}_usage"], logs[f"codebook/{level}_perplexity"] = torch.tensor(usage), torch.tensor(perplexity)
+        return loss, logs
+
+    @torch.no_grad()
+    def finish(self, images: torch.Tensor) -> None:
+        _, latents = self.model.vqvae.encoder_a1(images)
+        distances, _ = code_distances(to_vectors(latents), self.model.vqvae.global_quantizer.codebook)
+        self.model.credibility_map.calibrate(distances)
+
+
+class EncoderStage(TrainingStage):
+    """Stage 2: EncoderB1 learns to predict the intact image's latents from the damaged one, Eq. (6) and (10)."""
+
+    name = "encoder"
+
+    def start(self) -> None:
+        self.model.encoder_b1.start_from(self.model.vqvae.encoder_a1)
+
+    def forward(self, image: torch.Tensor, known: torch.Tensor) -> tuple[torch.Tensor, Logs]:
+        model, options = self.model, self.options
+        with torch.no_grad():
+            clean_mid, clean_latents = model.vqvae.encoder_a1(image)
+        damaged_mid, damaged_latents = model.encoder_b1(image * known, known)
+        weights, max_dist = credibility_weights(
+            clean_latents.float(), damaged_latents.float(), model.vqvae.global_quantizer.codebook, options.credibility_quantile
+        )
+        of_mid = mid_loss(clean_mid, damaged_mid, known)
+        of_latents = credibility_loss(clean_latents, damaged_latents, weights, options.low_credibility_weight)
+        logs = {
+            "loss/mid": of_mid.detach(),
+            "loss/credibility": of_latents.detach(),
+            "credibility/max_dist": max_dist,
+            "credibility/low_share": weights.mean(),
+        }
+        return of_mid + of_latents, logs
+
+
+class RefinerStage(TrainingStage):
+    """Stage 3: the multi-dilation refiner on the frozen VQ stage's result, Eq. (17)."""
+
+    name = "refiner"
+
+    def __init__(self, model: HVQInpainter, options: TrainingOptions, features: FeatureFunction | None = None) -> None:
+        super().__init__(model, options)
+        self.loss_weights = LOSS_PRESETS[options.loss]
+        # Not a sub-module: the feature network is no part of what is trained, saved or wrapped.
+        self.__dict__["features"] = features
+
+    def forward(self, image: torch.Tensor, known: torch.Tensor) -> tuple[torch.Tensor, Logs]:
+        output = self.model(image, known)
+        loss, terms = refiner_loss(output.refined, image, known, self.loss_weights, self.features)
+        return loss, {f"loss/{name}": term for name, term in terms.items()}

@@ -1,0 +1,20 @@
+"""Train an HVQInpainter: `accelerate launch train_accelerate.py --stage all --dataset DATA --output OUTPUT`."""
+
+import sys
+
+from hvq_inpaint.errors import InvalidInputError
+from hvq_inpaint.training.options import parse_options
+from hvq_inpaint.training.trainer import run
+
+
+def main() -> int:
+    try:
+        run(parse_options())
+    except InvalidInputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
