@@ -19,7 +19,9 @@ from tqdm.auto import tqdm
 from ..config import HVQConfig
 from ..data import InpaintingDataset, InpaintingStream, Sample, SampleOptions, load_images, validation_samples
 from ..errors import InvalidInputError
+from ..features import VGG19Features, load_vgg19
 from ..inpainter import TRAINING_STAGES, HVQInpainter
+from ..losses import LOSS_PRESETS
 from .checkpoints import Progress, checkpoint_folders, load_checkpoint, save_checkpoint
 from .options import TrainingOptions
 from .stages import AutoencoderStage, EncoderStage, RefinerStage, TrainingStage
@@ -30,10 +32,13 @@ CALIBRATION_IMAGES = 256
 
 def run(stages: list[TrainingOptions]) -> HVQInpainter:
     """Train the stages one after the other; returns the model after the last."""
+    # First, so that a missing feature network is told before hours of training, not after.
+    needed = [options for options in stages if options.stage == "refiner" and LOSS_PRESETS[options.loss].needs_features]
+    features = load_vgg19(needed[0].vgg_weights) if needed else None
     accelerator = _accelerator(stages[0])
     model = None
     for options in stages:
-        model = train_stage(accelerator, options)
+        model = train_stage(accelerator, options, features)
     accelerator.end_training()
     return model
 
@@ -53,7 +58,7 @@ def _accelerator(options: TrainingOptions) -> Accelerator:
     return accelerator
 
 
-def train_stage(accelerator: Accelerator, options: TrainingOptions) -> HVQInpainter:
+def train_stage(accelerator: Accelerator, options: TrainingOptions, features: VGG19Features | None = None) -> HVQInpainter:
     """Train one stage, from its start or from its last checkpoint, and save the model it ends with."""
     folder = Path(options.output) / options.stage
     checkpoints = folder / "checkpoints"
@@ -65,7 +70,9 @@ def train_stage(accelerator: Accelerator, options: TrainingOptions) -> HVQInpain
 
     set_seed(options.seed)
     model = _initial_model(options)
-    stage = _make_stage(model, options)
+    if features is not None and options.stage == "refiner":
+        features.to(accelerator.device).calibrate(_calibration_images(accelerator, options))
+    stage = _make_stage(model, options, features)
     loader = _data_loader(accelerator, options)
     held_out = []
     if options.validation:
@@ -143,12 +150,12 @@ def _initial_model(options: TrainingOptions) -> HVQInpainter:
     return model
 
 
-def _make_stage(model: HVQInpainter, options: TrainingOptions) -> TrainingStage:
+def _make_stage(model: HVQInpainter, options: TrainingOptions, features: VGG19Features | None) -> TrainingStage:
     if options.stage == "autoencoder":
         return AutoencoderStage(model, options)
     if options.stage == "encoder":
         return EncoderStage(model, options)
-    return RefinerStage(model, options)
+    return RefinerStage(model, options, features)
 
 
 def _sample_options(options: TrainingOptions) -> SampleOptions:

@@ -1,0 +1,51 @@
+"""What the tests share: a tiny model, small pictures, and the assurance that nothing reaches a network."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", GRADIO_ANALYTICS_ENABLED="False")
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hvq_inpaint import HVQConfig, HVQInpainter
+
+torch.set_num_threads(2)
+
+
+def make_model(seed: int = 0, **changes: object) -> HVQInpainter:
+    """A tiny model with random weights everywhere, also where training starts from zero."""
+    torch.manual_seed(seed)
+    model = HVQInpainter(HVQConfig.from_dict({**HVQConfig.preset("tiny").to_dict(), **changes}))
+    for parameter in model.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    model.credibility_map.calibrate(torch.rand(1000) * 3)
+    return model.eval()
+
+
+@pytest.fixture
+def model() -> HVQInpainter:
+    return make_model()
+
+
+def make_pixels(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A smooth picture with some noise, (height, width, 3) uint8."""
+    generator = np.random.default_rng(seed)
+    rows, columns = np.mgrid[0:height, 0:width]
+    waves = [np.sin(rows * generator.uniform(0.02, 0.2) + columns * generator.uniform(0.02, 0.2) + generator.uniform(0, 6)) for _ in range(3)]
+    picture = 127 + 90 * np.stack(waves, axis=-1) + generator.normal(0, 6, (height, width, 3))
+    return np.clip(np.round(picture), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    """A folder of eight pictures of 80 x 96 pixels, one of them in a sub-folder."""
+    folder = tmp_path / "photographs"
+    (folder / "more").mkdir(parents=True)
+    for number in range(8):
+        Image.fromarray(make_pixels(80, 96, number)).save((folder / "more" if number == 7 else folder) / f"{number}.png")
+    return folder

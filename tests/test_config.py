@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from hvq_inpaint import HVQConfig, HVQInpainter, InvalidInputError
+from hvq_inpaint.config import PRESETS
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_a_preset_survives_json(name):
+    config = HVQConfig.preset(name)
+    assert HVQConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_the_paper_has_about_15_7_million_parameters():
+    with torch.device("meta"):
+        model = HVQInpainter(HVQConfig.preset("paper"))
+    assert sum(parameter.numel() for parameter in model.parameters()) == pytest.approx(15.7e6, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_codes": 0}, "num_codes"),
+        ({"dilation_rates": []}, "dilation_rates"),
+        ({"transformer_width": 100}, "transformer_width"),
+        ({"refiner_channels": [1, 2]}, "refiner_channels"),
+        ({"codebook_decay": 1.0}, "codebook_decay"),
+        ({"colour": "blue"}, "colour"),
+        ({"config_version": 99}, "newer"),
+    ],
+)
+def test_sizes_that_make_no_network_are_refused(change, message):
+    with pytest.raises(InvalidInputError, match=message):
+        HVQConfig.from_dict({**HVQConfig().to_dict(), **change})
+
+
+def test_an_unknown_preset_names_those_that_exist():
+    with pytest.raises(InvalidInputError, match="paper"):
+        HVQConfig.preset("papr")

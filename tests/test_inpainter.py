@@ -1,0 +1,237 @@
+"""The pipeline as a whole: known pixels, every intermediate, freezing, saving and loading."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_model, make_pixels
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from hvq_inpaint import HVQConfig, HVQInpainter, InvalidInputError
+from hvq_inpaint.inpainter import TRAINING_STAGES
+from hvq_inpaint.masks import box_mask, brush_mask
+
+STAGES = {"damaged", "coarse", "refined", "composite", "global_codes", "local_codes", "credibility"}
+
+
+def random_batch(height: int = 32, width: int = 48) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(2, 3, height, width, generator=generator), (torch.rand(2, 1, height, width, generator=generator) > 0.4).float()
+
+
+# ---------------------------------------------------------------- forward
+
+
+def test_shapes_of_the_paper():
+    image, known = torch.rand(1, 3, 256, 256), torch.ones(1, 1, 256, 256)
+    with torch.inference_mode():
+        output = HVQInpainter(HVQConfig.preset("paper")).eval()(image, known)
+    shapes = {name: tuple(value.shape) for name, value in vars(output).items()}
+    assert shapes == {
+        "mid": (1, 128, 64, 64),
+        "global_latents": (1, 64, 32, 32),
+        "global_quantized": (1, 64, 32, 32),
+        "global_codes": (1, 32, 32),
+        "local_quantized": (1, 64, 64, 64),
+        "local_codes": (1, 64, 64),
+        "coarse": (1, 3, 256, 256),
+        "refined": (1, 3, 256, 256),
+        "composite": (1, 3, 256, 256),
+        "credibility": (1, 1, 32, 32),
+    }
+
+
+def test_known_pixels_bit_for_bit_and_the_hole_from_the_refiner(model):
+    image, known = random_batch()
+    output = model(image, known)
+    where = known.bool().expand_as(image)
+    assert torch.equal(output.composite[where], image[where])
+    assert torch.equal(output.composite[~where], output.refined[~where])
+    assert 0 <= output.credibility.min() and output.credibility.max() <= 1
+    assert torch.equal(output.global_quantized, model.vqvae.global_quantizer.codebook[output.global_codes].permute(0, 3, 1, 2))
+
+
+def test_what_the_mask_hides_has_no_influence(model):
+    image, known = random_batch()
+    other = torch.where(known.bool(), image, torch.rand_like(image))
+    other[(known == 0).expand_as(image)] = float("nan")
+    assert torch.equal(model(image, known).composite, model(other, known).composite)
+
+
+def test_inpainting_never_updates_a_codebook(model):
+    image, known = random_batch()
+    for training in (True, False):
+        before = {name: tensor.clone() for name, tensor in model.vqvae.state_dict().items()}
+        model.train(training)(image, known)
+        assert all(torch.equal(before[name], tensor) for name, tensor in model.vqvae.state_dict().items())
+
+
+def test_the_oracle_is_the_autoencoder_in_eval_mode(model):
+    image, _ = random_batch()
+    assert torch.equal(model.reconstruct(image), model.vqvae(image).reconstruction.clamp(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("damaged", "known", "message"),
+    [
+        ((2, 3, 30, 48), (2, 1, 30, 48), "multiples of 8"),
+        ((2, 3, 32, 48), (2, 1, 32, 32), "known must be"),
+        ((2, 4, 32, 48), (2, 1, 32, 48), r"\(B, 3, H, W\)"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(model, damaged, known, message):
+    with pytest.raises(InvalidInputError, match=message):
+        model(torch.zeros(damaged), torch.ones(known))
+
+
+# ---------------------------------------------------------------- freezing
+
+
+@pytest.mark.parametrize("stage", TRAINING_STAGES)
+def test_only_the_stage_s_part_is_trained(model, stage):
+    model.set_training_stage(stage)
+    model.train()
+    parts = {"autoencoder": model.vqvae, "encoder": model.encoder_b1, "refiner": model.refiner}
+    for name, part in parts.items():
+        assert all(parameter.requires_grad == (name == stage) for parameter in part.parameters())
+        assert all(module.training == (name == stage) for module in part.modules())
+
+
+def test_an_unknown_stage_is_refused(model):
+    with pytest.raises(InvalidInputError, match="autoencoder, encoder, refiner"):
+        model.set_training_stage("decoder")
+
+
+# ---------------------------------------------------------------- inpaint
+
+
+@pytest.mark.parametrize("size", [(8, 8), (37, 61), (64, 64), (5, 90), (1, 9)])
+def test_any_size_keeps_its_known_pixels(model, size):
+    pixels = make_pixels(*size)
+    mask = box_mask(*size, 0.3, seed=1)
+    result = model.inpaint(pixels, mask)
+    filled = np.array(result.image)
+    assert filled.shape == pixels.shape
+    assert np.array_equal(filled[~mask], pixels[~mask])
+    assert result.stages.keys() == STAGES
+
+
+def test_a_photograph_larger_than_the_working_size(model):
+    pixels, mask = make_pixels(700, 1100), np.zeros((700, 1100), dtype=bool)
+    mask[20:660, 300:1000] = True
+    result = model.inpaint(pixels, mask)
+    assert np.array_equal(np.array(result.image)[~mask], pixels[~mask])
+    assert result.stages["global_codes"].shape == (-(-round(700 * 512 / 1100) // 8), 64)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_mode_size_and_alpha_are_those_of_the_input(model, mode):
+    image = Image.fromarray(make_pixels(40, 56)).convert(mode)
+    mask = brush_mask(40, 56, 0.2, 3)
+    filled = model.inpaint(image, Image.fromarray(mask)).image
+    assert (filled.mode, filled.size) == (image.mode, image.size)
+    assert np.array_equal(np.array(filled)[~mask], np.array(image)[~mask])
+
+
+def test_stages_are_the_intermediates_of_forward(model):
+    pixels, mask = make_pixels(64, 48), box_mask(64, 48, 0.3, 1)
+    result = model.inpaint(pixels, mask)
+    damaged = torch.from_numpy(np.where(mask[..., None], 0, pixels)).permute(2, 0, 1)[None].float() / 255
+    output = model(damaged, torch.from_numpy(~mask)[None, None].float())
+    assert np.array_equal(result.stages["global_codes"], output.global_codes[0].numpy())
+    assert np.array_equal(result.stages["local_codes"], output.local_codes[0].numpy())
+    assert np.allclose(result.stages["credibility"], output.credibility[0, 0].numpy())
+    assert np.array_equal(np.array(result.stages["coarse"]), (output.coarse[0] * 255).round().byte().permute(1, 2, 0).numpy())
+    assert result.stages["composite"] is result.image
+
+
+def test_several_results_are_seeded_and_start_with_the_plain_one(model):
+    model.credibility_map.quantiles.zero_()  # nothing is credible: everything in the hole may be drawn
+    model.credibility_map.quantiles[1:] = 1e-3
+    pixels, mask = make_pixels(64, 64), box_mask(64, 64, 0.4, 1)
+    with torch.no_grad():
+        model.credibility_map.quantiles[128:] = 5.0
+    first = model.inpaint(pixels, mask, seed=3, num_results=3)
+    again = model.inpaint(pixels, mask, seed=3, num_results=3)
+    assert len(first.images) == 3
+    assert all(np.array_equal(np.array(a), np.array(b)) for a, b in zip(first.images, again.images, strict=True))
+    assert np.array_equal(np.array(first.image), np.array(model.inpaint(pixels, mask).image))
+    assert not np.array_equal(np.array(first.images[0]), np.array(first.images[1]))
+    assert all(np.array_equal(np.array(image)[~mask], pixels[~mask]) for image in first.images)
+
+
+def test_inpaint_leaves_the_mode_as_it_was(model):
+    model.train()
+    model.inpaint(make_pixels(16, 16), box_mask(16, 16, 0.3, 1))
+    assert model.training
+
+
+# ---------------------------------------------------------------- files
+
+
+def test_saved_and_loaded_it_gives_bit_equal_outputs(model, tmp_path):
+    model.save_pretrained(tmp_path / "model")
+    loaded = HVQInpainter.from_pretrained(tmp_path / "model")
+    image, known = random_batch()
+    assert not loaded.training and loaded.config == model.config
+    for name, value in vars(model(image, known)).items():
+        assert torch.equal(value, getattr(loaded(image, known), name)), name
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {"config.json", "model.safetensors", "README.md"}
+
+
+def test_half_precision_keeps_codebooks_exact(model, tmp_path):
+    state = model.half_precision_state()
+    assert state["refiner.encoder.0.weight"].dtype == torch.float16
+    for name in ("vqvae.global_quantizer.codebook", "vqvae.local_quantizer.sums", "credibility_map.quantiles"):
+        assert state[name].dtype == torch.float32
+    model.save_pretrained(tmp_path)
+    save_file(state, tmp_path / "model.safetensors")
+    loaded = HVQInpainter.from_pretrained(tmp_path)
+    assert all(parameter.dtype == torch.float32 for parameter in loaded.parameters())
+    assert torch.equal(loaded.vqvae.global_quantizer.codebook, model.vqvae.global_quantizer.codebook)
+
+
+def test_a_tensor_missing_extra_or_mis_shaped_is_named(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    whole = load_file(path)
+    name = "refiner.encoder.0.weight"
+    for state, message in [
+        ({key: value for key, value in whole.items() if key != name}, f"{name} is missing"),
+        ({**whole, "surplus": torch.zeros(1)}, "surplus is not part of the model"),
+        ({**whole, name: torch.zeros(1, 2)}, rf"{name} is \(1, 2\) and must be \(8, 4, 7, 7\)"),
+    ]:
+        save_file(state, path)
+        with pytest.raises(InvalidInputError, match=message):
+            HVQInpainter.from_pretrained(tmp_path)
+
+
+def test_a_folder_that_is_no_model_is_refused(model, tmp_path):
+    with pytest.raises(InvalidInputError, match="config.json"):
+        HVQInpainter.from_pretrained(tmp_path)
+    model.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"not safetensors")
+    with pytest.raises(InvalidInputError, match="not a readable safetensors"):
+        HVQInpainter.from_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    with pytest.raises(InvalidInputError, match="safetensors only"):
+        HVQInpainter.from_pretrained(tmp_path)
+
+
+def test_a_checkpoint_of_another_preset_is_refused(model, tmp_path):
+    model.save_pretrained(tmp_path / "tiny")
+    other = make_model(num_codes=16)
+    other.save_pretrained(tmp_path / "other")
+    shutil.copy(tmp_path / "tiny" / "model.safetensors", tmp_path / "other" / "model.safetensors")
+    with pytest.raises(InvalidInputError, match="codebook"):
+        HVQInpainter.from_pretrained(tmp_path / "other")
+
+
+def test_config_json_holds_every_field(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    assert HVQConfig.from_dict(json.loads((tmp_path / "config.json").read_text())) == model.config
