@@ -10,6 +10,10 @@ from .config import HVQConfig
 from .vqvae import EncoderA1
 
 
+# Of the last head at the start: it gives a cell three steps away a twentieth of the attention that its own cell gets.
+_NARROWEST_FOCUS = 2.25
+
+
 def rotary_angles(height: int, width: int, head_dim: int, device: torch.device) -> torch.Tensor:
     """A 2-D position signal for a grid of any size: the angle by which each pair of features of a query or key is turned.
 
@@ -44,6 +48,19 @@ class TransformerBlock(nn.Module):
         self.project = nn.Linear(width, width)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self._focus_heads()
+
+    @torch.no_grad()
+    def _focus_heads(self) -> None:
+        """Start with heads that look from everywhere to close by, so that a hole sees its surroundings from the first step.
+
+        A constant query and key, once turned by their positions, agree best at distance 0 and less the farther apart they
+        are; the larger the constant, the narrower the view. Started without, attention takes thousands of steps to find
+        out that neighbours matter (`coarse` stays the mean colour in the hole).
+        """
+        bias = self.query_key_value.bias.view(3, self.heads, -1)
+        bias[:2] = 0
+        bias[:2, :, : bias.shape[-1] // 2] = torch.linspace(0, _NARROWEST_FOCUS, self.heads)[:, None]
 
     def forward(self, tokens: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
         """`tokens` (B, N, width) to the same shape; `angles` (N, head_dim / 2) from `rotary_angles`."""
@@ -65,6 +82,11 @@ class EncoderB1(nn.Module):
         super().__init__()
         width, dim, mid = config.transformer_width, config.code_dim, config.mid_channels
         self.head_dim = width // config.transformer_heads
+        # Of EncoderA1's output on intact images. The latents of a VQ-VAE may be of any scale (0.03 in the bundled model):
+        # not brought to scale, they would drown in the embedding of what is known, and the first steps would overshoot.
+        self.register_buffer("latent_mean", torch.zeros(dim))
+        self.register_buffer("latent_scale", torch.ones(dim))
+        self.register_buffer("mid_scale", torch.ones(mid, 1, 1))
         self.convolutions = EncoderA1(config, in_channels=4)
         self.embed_latents = nn.Linear(dim, width)
         self.embed_known = nn.Sequential(nn.Linear(1, width), nn.GELU(), nn.Linear(width, width))
@@ -84,8 +106,16 @@ class EncoderB1(nn.Module):
         )
 
     @torch.no_grad()
-    def start_from(self, encoder_a1: EncoderA1) -> None:
-        """Copy the trained EncoderA1 into the convolutions, the weights of the fourth channel at zero."""
+    def start_from(self, encoder_a1: EncoderA1, images: torch.Tensor) -> None:
+        """Copy the trained EncoderA1 into the convolutions, the weights of the fourth channel at zero.
+
+        Args:
+            images: intact images (N, 3, H, W) in [0, 1], from which the scales of F_mid1 and E1F1 are taken.
+        """
+        mids, latents = zip(*(encoder_a1(part) for part in images.split(16)), strict=True)
+        self.latent_mean.copy_(torch.cat(latents).mean(dim=(0, 2, 3)))
+        self.latent_scale.copy_(torch.cat(latents).std(dim=(0, 2, 3)).clamp_min(1e-6))
+        self.mid_scale.copy_(torch.cat(mids).std(dim=(0, 2, 3)).clamp_min(1e-6)[:, None, None])
         state = encoder_a1.state_dict()
         first = state["to_mid.0.weight"]
         state["to_mid.0.weight"] = torch.cat([first, torch.zeros_like(first[:, :1])], dim=1)
@@ -104,14 +134,16 @@ class EncoderB1(nn.Module):
         mid, latents = self.convolutions(torch.cat([damaged, 1 - known], dim=1))
         height, width = latents.shape[-2:]
         known_share = F.avg_pool2d(known, 8).flatten(2).transpose(1, 2)  # (B, N, 1)
-        tokens = self.embed_latents(latents.flatten(2).transpose(1, 2)) + self.embed_known(known_share)  # (B, N, 256)
+        standardised = (latents.flatten(2).transpose(1, 2) - self.latent_mean) / self.latent_scale  # (B, N, 64)
+        tokens = self.embed_latents(standardised) + self.embed_known(known_share)  # (B, N, 256)
         angles = rotary_angles(height, width, self.head_dim, latents.device)
         for block in self.blocks:
             tokens = block(tokens, angles)
         tokens = self.norm(tokens)
-        global_latents = latents + self.to_latents(tokens).transpose(1, 2).unflatten(2, (height, width))
+        correction = self.to_latents(tokens) * self.latent_scale  # (B, N, 64)
+        global_latents = latents + correction.transpose(1, 2).unflatten(2, (height, width))
         if self.feedback is not None:
-            mid = mid + self.feedback(tokens.transpose(1, 2).unflatten(2, (height, width)))
+            mid = mid + self.mid_scale * self.feedback(tokens.transpose(1, 2).unflatten(2, (height, width)))
         return mid, global_latents
 
 

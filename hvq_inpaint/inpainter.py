@@ -28,6 +28,8 @@ from .vqvae import HierarchicalVQVAE
 # Heights and widths inside the network are multiples of this: the global codes are eight times smaller than the image.
 SIZE_MULTIPLE = 8
 
+MODEL_CARD_TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
+
 TRAINING_STAGES = ("autoencoder", "encoder", "refiner")
 
 
@@ -66,7 +68,7 @@ class HVQInpainter(
     library_name="hvq-inpaint",
     pipeline_tag="image-to-image",
     tags=["inpainting", "image-inpainting", "vq-vae"],
-    license="apache-2.0",
+    model_card_template=MODEL_CARD_TEMPLATE.read_text(encoding="utf-8"),
     paper_url="https://doi.org/10.3390/electronics13101852",
 ):
     """Hierarchical VQ-VAE image inpainting with vector credibility (Li, Xu, Chen, Electronics 2024, 13, 1852).

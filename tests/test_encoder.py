@@ -14,7 +14,7 @@ TINY = HVQConfig.preset("tiny")
 
 def test_started_from_encoder_a1_it_equals_it():
     encoder_a1, encoder_b1 = EncoderA1(TINY), EncoderB1(TINY)
-    encoder_b1.start_from(encoder_a1)
+    encoder_b1.start_from(encoder_a1, torch.rand(3, 3, 32, 32))
     image, known = torch.rand(2, 3, 32, 40), (torch.rand(2, 1, 32, 40) > 0.5).float()
     expected_mid, expected_latents = encoder_a1(image * known)
     mid, latents = encoder_b1(image * known, known)

@@ -27,8 +27,8 @@ class TrainingStage(nn.Module):
         self.model, self.options = model, options
         model.set_training_stage(self.name)
 
-    def start(self) -> None:
-        """Prepare the model at the very start of the stage; not called when a run is resumed."""
+    def start(self, images: torch.Tensor) -> None:
+        """Prepare the model on intact `images` (N, 3, S, S) at the very start; not called when a run is resumed."""
 
     def before_step(self, step: int, image: torch.Tensor) -> Logs:
         """Work that is no gradient step, done before step `step` (counted from 0)."""
@@ -87,8 +87,9 @@ class AutoencoderStage(TrainingStage):
 
     @torch.no_grad()
     def finish(self, images: torch.Tensor) -> None:
-        _, latents = self.model.vqvae.encoder_a1(images)
-        distances, _ = code_distances(to_vectors(latents), self.model.vqvae.global_quantizer.codebook)
+        vqvae = self.model.vqvae
+        latents = [to_vectors(vqvae.encoder_a1(part)[1]) for part in images.split(16)]
+        distances, _ = code_distances(torch.cat(latents), vqvae.global_quantizer.codebook)
         self.model.credibility_map.calibrate(distances)
 
 
@@ -97,8 +98,8 @@ class EncoderStage(TrainingStage):
 
     name = "encoder"
 
-    def start(self) -> None:
-        self.model.encoder_b1.start_from(self.model.vqvae.encoder_a1)
+    def start(self, images: torch.Tensor) -> None:
+        self.model.encoder_b1.start_from(self.model.vqvae.encoder_a1, images)
 
     def forward(self, image: torch.Tensor, known: torch.Tensor) -> tuple[torch.Tensor, Logs]:
         model, options = self.model, self.options

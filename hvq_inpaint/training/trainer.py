@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from ..config import HVQConfig
-from ..data import InpaintingDataset, InpaintingStream, Sample, SampleOptions, load_images, validation_samples
+from ..data import InpaintingDataset, InpaintingStream, Sample, SampleOptions, load_images, make_sample, validation_samples
 from ..errors import InvalidInputError
 from ..features import VGG19Features, load_vgg19
 from ..inpainter import TRAINING_STAGES, HVQInpainter
@@ -89,7 +89,7 @@ def train_stage(accelerator: Accelerator, options: TrainingOptions, features: VG
     progress = load_checkpoint(accelerator, checkpoints) if options.resume else None
     if progress is None:
         progress = Progress()
-        stage.start()
+        stage.start(_calibration_images(accelerator, options))
     log = _Log(accelerator, folder, options)
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
@@ -208,8 +208,6 @@ def _learning_rate_factor(step: int, options: TrainingOptions) -> float:
 
 def _calibration_images(accelerator: Accelerator, options: TrainingOptions) -> torch.Tensor:
     """Intact training crops of this process, (N, 3, S, S)."""
-    from ..data import make_sample
-
     images = load_images(options.dataset, options.split, options.streaming)
     rows = images.take(CALIBRATION_IMAGES) if options.streaming else (images[i] for i in range(0, len(images), max(1, len(images) // CALIBRATION_IMAGES)))
     samples = _sample_options(options)

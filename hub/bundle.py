@@ -1,0 +1,100 @@
+"""Make the bundled model's folder: `python hub/bundle.py RUN/refiner/model --evaluation evaluation --commands commands.sh`.
+
+Weights in float16 (codebooks, their statistics and the credibility quantiles in float32), config.json, and a card with
+the table that `hvq-inpaint evaluate` wrote and the commands that trained and measured the model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from huggingface_hub import ModelCard
+
+from hvq_inpaint import HVQInpainter, InvalidInputError
+from hvq_inpaint.evaluation.report import METHOD_TITLES
+from hvq_inpaint.inpainter import save_state
+
+HERE = Path(__file__).parent
+MODEL_CARD_NOTES = HERE / "model_card_notes.md"
+
+
+def hole_psnr_table(document: dict) -> str:
+    """PSNR in the hole by bucket, for each mask kind: the figures by which the model is compared with OpenCV."""
+    buckets = [*document["settings"]["buckets_percent"], "mean"]
+    lines = [
+        f"| masks | method | {' | '.join(name if name == 'mean' else f'{name} %' for name in buckets)} |",
+        f"|---|---|{'---:|' * len(buckets)}",
+    ]
+    for kind, methods in document["figures"].items():
+        for method, figures in methods.items():
+            cells = " | ".join(f"{figures[bucket]['psnr_hole']:.2f}" for bucket in buckets)
+            lines.append(f"| {kind.replace('_', ' ')} | {METHOD_TITLES[method]} | {cells} |")
+    return "\n".join(lines)
+
+
+def results_text(document: dict) -> str:
+    """The settings in a sentence, the table, and what of it is not won."""
+    settings, versions = document["settings"], document["versions"]
+    codebooks = "; ".join(f"{level} {v['usage']:.0%} used, perplexity {v['perplexity']:.0f}" for level, v in document["codebooks"].items())
+    lost = []
+    for kind, methods in document["figures"].items():
+        for bucket in settings["buckets_percent"]:
+            best = max(methods[name][bucket]["psnr_hole"] for name in ("telea", "navier_stokes"))
+            if methods["refined"][bucket]["psnr_hole"] <= best:
+                lost.append(f"{kind.replace('_', ' ')} {bucket} %")
+    verdict = f"Not won against the better of OpenCV's two methods: {', '.join(lost)}." if lost else "Every bucket is won against both of OpenCV's methods."
+    return (
+        f"PSNR in the hole in dB, mean of per-image values on composites rounded to 8 bits: {document['number_of_images']} held-out "
+        f"photographs, central {settings['size']} x {settings['size']} pixels, one mask for each photograph and bucket (seed {settings['seed']}), OpenCV's "
+        f"methods with radius {settings['opencv_radius']} (OpenCV {versions['opencv']}). Coarse is the VQ stage alone, refined the whole network; the oracle is "
+        f"the intact photograph's own codes through the decoder.\n\n{hole_psnr_table(document)}\n\n{verdict} Codebooks on the intact photographs: {codebooks}. "
+        f"All metrics are in [evaluation.json](evaluation.json)."
+    )
+
+
+def bundle(source: Path, evaluation: Path, commands: Path, target: Path) -> None:
+    """Write the model of `source` with its card into `target`."""
+    model = HVQInpainter.from_pretrained(source)
+    document = json.loads((evaluation / "evaluation.json").read_text(encoding="utf-8"))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "README.md").unlink(missing_ok=True)
+    model.save_pretrained(
+        target,
+        model_card_kwargs={
+            "title": "The model bundled with hvq-inpaint",
+            "model_name": "hub/model",
+            "architecture": f"Preset `small`, {parameters / 1e6:.1f} M parameters: the paper's VQ stage with the transformer's output fed back into F_mid, and a "
+            "multi-dilation refiner of half the paper's width that predicts a correction of its input.",
+            "training": f"{MODEL_CARD_NOTES.read_text(encoding='utf-8').strip()}\n\n```bash\n{commands.read_text(encoding='utf-8').strip()}\n```",
+            "results": results_text(document),
+        },
+    )
+    card = ModelCard.load(target / "README.md")
+    # The photographs that it learned from decide, not the code.
+    card.data.license, card.data.license_name = "other", "research-non-commercial"
+    card.save(target / "README.md")
+    save_state(model.half_precision_state(), target)
+    (target / "evaluation.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, help="the trained model's folder")
+    parser.add_argument("--evaluation", type=Path, required=True, help="folder with evaluation.json of this model")
+    parser.add_argument("--commands", type=Path, required=True, help="text file with the commands that trained and measured it")
+    parser.add_argument("--out", type=Path, default=HERE / "model", help="where the bundled model goes (default: %(default)s)")
+    arguments = parser.parse_args()
+    try:
+        bundle(arguments.source, arguments.evaluation, arguments.commands, arguments.out)
+    except InvalidInputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""Datasets in every accepted form; samples that depend on nothing but (seed, epoch, index)."""
+
+from __future__ import annotations
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from conftest import make_pixels
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from hvq_inpaint import InvalidInputError
+from hvq_inpaint.data import InpaintingDataset, InpaintingStream, SampleOptions, center_crop, load_images, make_sample, validation_samples
+
+OPTIONS = SampleOptions(crop_size=32, mask_size=64, seed=3)
+
+
+def test_a_folder_and_parquet_give_the_same_images(image_folder, tmp_path):
+    from_folder = load_images(str(image_folder))
+    assert len(from_folder) == 8
+    rows = [{"image": {"bytes": path.read_bytes(), "path": None}} for path in sorted(image_folder.rglob("*.png"))]
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "shard.parquet")
+    from_file, streamed = load_images(str(tmp_path / "shard.parquet")), load_images(str(tmp_path / "shard.parquet"), streaming=True)
+    for a, b, c in zip(from_folder, from_file, streamed, strict=True):
+        assert np.array_equal(np.array(a["image"]), np.array(b["image"])) and np.array_equal(np.array(a["image"]), np.array(c["image"]))
+
+
+def test_what_is_no_dataset_is_refused_with_a_sentence(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "words.txt").write_text("no images")
+    datasets.Dataset.from_dict({"text": ["a"]}).to_parquet(tmp_path / "text.parquet")
+    for source, message in [
+        (tmp_path / "none", "no dataset at"),
+        (tmp_path / "empty", "no images"),
+        (tmp_path / "words.txt", "neither a folder nor a Parquet"),
+        (tmp_path / "text.parquet", "no column 'image', only text"),
+    ]:
+        with pytest.raises(InvalidInputError, match=message):
+            load_images(str(source))
+    (tmp_path / "text.parquet").unlink()
+    with pytest.raises(InvalidInputError, match="no images"):
+        load_images(str(tmp_path))
+
+
+def test_a_hub_id_without_a_network_is_one_sentence():
+    with pytest.raises(InvalidInputError, match="nobody/nothing"):
+        load_images("nobody/nothing")
+
+
+def test_a_sample_depends_on_seed_epoch_and_index_only():
+    image = Image.fromarray(make_pixels(80, 96))
+    first = make_sample(image, OPTIONS, epoch=1, index=5)
+    assert first["image"].shape == (3, 32, 32) and first["known"].shape == (1, 32, 32)
+    assert set(first["known"].unique().tolist()) == {0.0, 1.0}
+    torch.manual_seed(99)
+    np.random.seed(99)
+    again = make_sample(image, OPTIONS, epoch=1, index=5)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    for epoch, index in [(2, 5), (1, 6)]:
+        other = make_sample(image, OPTIONS, epoch, index)
+        assert not torch.equal(first["known"], other["known"])
+
+
+def test_crops_are_flipped_half_of_the_time_and_come_from_the_image():
+    pixels = make_pixels(32, 32)
+    image = Image.fromarray(pixels)
+    plain = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+    flipped = [torch.equal(make_sample(image, OPTIONS, 0, index)["image"], plain.flip(2)) for index in range(200)]
+    kept = [torch.equal(make_sample(image, OPTIONS, 0, index)["image"], plain) for index in range(200)]
+    assert all(a != b for a, b in zip(flipped, kept, strict=True))
+    assert 70 < sum(flipped) < 130
+
+
+def test_small_images_are_enlarged():
+    sample = make_sample(Image.fromarray(make_pixels(10, 50)), OPTIONS, 0, 0)
+    assert sample["image"].shape == (3, 32, 32)
+    assert center_crop(Image.fromarray(make_pixels(10, 50)), 32).shape == (32, 32, 3)
+
+
+def test_workers_make_the_same_samples(image_folder):
+    dataset = InpaintingDataset(load_images(str(image_folder)), OPTIONS)
+    dataset.set_epoch(4)
+    alone = list(DataLoader(dataset, batch_size=4, num_workers=0))
+    shared = list(DataLoader(dataset, batch_size=4, num_workers=2))
+    assert all(torch.equal(a[name], b[name]) for a, b in zip(alone, shared, strict=True) for name in a)
+
+
+def test_a_stream_is_shared_out_without_overlap_or_loss(image_folder):
+    def pixel_sums(rank: int, world_size: int) -> list[float]:
+        options = SampleOptions(crop_size=80, seed=1)  # the short side: only the column of the crop and the flip vary
+        stream = InpaintingStream(load_images(str(image_folder), streaming=True), options, rank, world_size, buffer_size=4)
+        return [round(float(sample["image"][0, :, 40].mean()), 3) for sample in stream]
+
+    whole = pixel_sums(0, 1)
+    assert len(whole) == 8
+    assert len(pixel_sums(0, 2)) == len(pixel_sums(1, 2)) == 4
+
+
+def test_a_stream_changes_with_the_epoch(image_folder):
+    stream = InpaintingStream(load_images(str(image_folder), streaming=True), OPTIONS)
+    first = next(iter(stream))
+    assert torch.equal(first["image"], next(iter(stream))["image"])
+    stream.set_epoch(1)
+    assert not torch.equal(first["image"], next(iter(stream))["image"])
+
+
+def test_validation_samples_are_fixed_and_cover_all_kinds(image_folder):
+    images = load_images(str(image_folder))
+    samples = validation_samples(images, 6, 64, ("random_walk", "brush", "box"))
+    again = validation_samples(images, 6, 64, ("random_walk", "brush", "box"))
+    assert len(samples) == 6
+    assert all(torch.equal(a[name], b[name]) for a, b in zip(samples, again, strict=True) for name in a)
+    shares = [1 - sample["known"].mean().item() for sample in samples]
+    assert shares == sorted(shares) and shares[0] < 0.2 and shares[-1] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"crop_size": 30}, "multiple of 8"), ({"min_ratio": 0.7}, "ratios"), ({"mask_kinds": ("blob",)}, "blob"), ({"mask_kinds": ()}, "mask kind")],
+)
+def test_options_that_make_no_sample_are_refused(change, message):
+    with pytest.raises(InvalidInputError, match=message):
+        SampleOptions(**change)
