@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+_SSIM_WINDOW = 11  # pixels
+
 
 def round_to_uint8(image: torch.Tensor) -> torch.Tensor:
     """What is left of an image in [0, 1] once it is stored with 8 bits a channel."""
@@ -33,8 +35,23 @@ def mean_l1(output: torch.Tensor, target: torch.Tensor, missing: torch.Tensor | 
 
 
 def ssim(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """SSIM of Wang et al. (2004) with a Gaussian window of 11 pixels, sigma 1.5, data range 1, mean over RGB: (B,)."""
-    return structural_similarity_index_measure(output, target, sigma=1.5, kernel_size=11, data_range=1.0, reduction="none").reshape(len(output))
+    """SSIM of Wang et al. (2004) with a Gaussian window of 11 pixels, sigma 1.5, data range 1, mean over RGB.
+
+    Only windows that lie inside the image count, as in Wang's own code and in scikit-image's `structural_similarity` with
+    `gaussian_weights=True, sigma=1.5, use_sample_covariance=False`. torchmetrics' own mean also counts the windows around
+    the five pixels next to each border, which it fills up with mirrored pixels: another figure, so its map is cropped here.
+
+    Args:
+        output, target: (B, 3, H, W) in [0, 1], H and W at least 11.
+
+    Returns:
+        (B,).
+    """
+    _, similarity = structural_similarity_index_measure(
+        output, target, sigma=1.5, kernel_size=_SSIM_WINDOW, data_range=1.0, reduction="none", return_full_image=True
+    )
+    border = _SSIM_WINDOW // 2
+    return similarity[..., border:-border, border:-border].mean(dim=(1, 2, 3))
 
 
 def _mean(error: torch.Tensor, missing: torch.Tensor | None) -> torch.Tensor:

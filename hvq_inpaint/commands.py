@@ -1,0 +1,233 @@
+"""What the sub-commands of `python -m hvq_inpaint` do. What is slow to import is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import InvalidInputError
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    from .inpainter import HVQInpainter
+
+# In a source checkout the bundled model lies beside the package.
+BUNDLED_MODEL = Path(__file__).resolve().parents[1] / "hub" / "model"
+
+# How an image is saved, by the suffix of its file. All but JPEG keep every pixel.
+_SAVE_OPTIONS: dict[str, dict[str, Any]] = {
+    ".png": {"format": "PNG"},
+    ".tif": {"format": "TIFF"},
+    ".tiff": {"format": "TIFF"},
+    ".webp": {"format": "WEBP", "lossless": True, "exact": True},
+    ".jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
+    ".jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
+}
+
+
+def inpaint(arguments: argparse.Namespace) -> None:
+    """Fill the hole of one photograph."""
+    output: Path = arguments.out
+    outputs = [output, *(output.with_name(f"{output.stem}-{number}{output.suffix}") for number in range(2, arguments.num_results + 1))]
+    stages: Path | None = arguments.stages
+    stage_names = ("damaged.png", "coarse.png", "refined.png", "composite.png", "global_codes.npy", "local_codes.npy", "credibility.npy")
+    # All that can be refused is refused before the model is loaded.
+    if output.suffix.lower() not in _SAVE_OPTIONS:
+        raise InvalidInputError(f"{output} must end in one of {', '.join(_SAVE_OPTIONS)}.")
+    if arguments.num_results < 1:
+        raise InvalidInputError(f"The number of results must be at least 1, not {arguments.num_results}.")
+    _check_seed(arguments.seed)
+    _check_targets(outputs + [stages / name for name in stage_names if stages], arguments.overwrite)
+
+    import numpy as np
+
+    from .images import load_mask, load_photograph
+
+    photograph = load_photograph(arguments.image)
+    load_mask(arguments.mask, photograph.size)
+    lossy = output.suffix.lower() in (".jpg", ".jpeg")
+    if lossy and photograph.mode == "RGBA":
+        raise InvalidInputError(f"JPEG has no transparency, which {arguments.image} has; let --out end in .png.")
+    model = load_model(arguments.model, arguments.device)
+    result = model.inpaint(arguments.image, arguments.mask, seed=arguments.seed, num_results=arguments.num_results)
+    with all_or_nothing() as partial:
+        for path, image in zip(outputs, result.images, strict=True):
+            _save_image(image, partial(path), path.suffix.lower())
+        if stages is not None:
+            for name in stage_names:
+                stage = result.stages[Path(name).stem]
+                if name.endswith(".png"):
+                    _save_image(stage, partial(stages / name), ".png")
+                else:
+                    with partial(stages / name).open("wb") as file:
+                        np.save(file, stage)
+    for path in outputs:
+        print(f"wrote {path}")
+    if stages is not None:
+        print(f"wrote the stages to {stages}")
+    if lossy:
+        print("note: JPEG re-encodes the whole picture, so known pixels change a little; a .png keeps them exactly")
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Measure a model on a folder of images."""
+    outputs = [arguments.out / "evaluation.json", arguments.out / "evaluation.md"]
+    buckets = tuple(_bucket(text) for text in arguments.buckets)
+    _check_targets(outputs, arguments.overwrite)
+
+    from .data import list_images
+    from .evaluation.baselines import load_opencv
+    from .evaluation.evaluate import EvaluationOptions
+    from .evaluation.evaluate import evaluate as measure
+    from .evaluation.report import summary, to_json, to_markdown
+
+    options = EvaluationOptions(
+        mask_kinds=tuple(arguments.mask_kind),
+        buckets=buckets,
+        size=arguments.size,
+        seed=arguments.seed,
+        limit=arguments.limit,
+        batch_size=arguments.batch_size,
+        opencv=not arguments.no_opencv,
+    )
+    if options.opencv:
+        load_opencv()
+    files = list_images(arguments.dataset)
+    model = load_model(arguments.model, arguments.device)
+    device = next(model.parameters()).device.type
+    evaluation = measure(model, files, options)
+    names = (arguments.model, str(arguments.dataset), device)
+    with all_or_nothing() as partial:
+        for path, text in zip(outputs, (to_json(evaluation, *names), to_markdown(evaluation, *names)), strict=True):
+            partial(path).write_text(text, encoding="utf-8")
+    print(f"Means over the buckets, {evaluation.number_of_images} images:\n\n{summary(evaluation)}\n")
+    for path in outputs:
+        print(f"wrote {path}")
+
+
+def masks(arguments: argparse.Namespace) -> None:
+    """Write the paper's mask set."""
+    from .mask_set import MaskSetOptions, write_mask_set
+
+    options = MaskSetOptions(
+        kind=arguments.kind,
+        size=arguments.size,
+        per_ratio=arguments.per_ratio,
+        min_percent=arguments.min_percent,
+        max_percent=arguments.max_percent,
+        seed=arguments.seed,
+    )
+    write_mask_set(arguments.out, options, arguments.workers, arguments.overwrite)
+    print(f"wrote {options.number_of_masks} masks to {arguments.out}")
+
+
+def load_model(name: str | None, device: str) -> HVQInpainter:
+    """The model of a folder or a Hub repository, in eval mode on a device.
+
+    Args:
+        name: a folder or an id; None: the bundled model.
+        device: `auto`, `cpu`, `cuda`, `cuda:1` ... or `mps`.
+
+    Raises:
+        InvalidInputError: there is no such model or device.
+    """
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    from .inpainter import HVQInpainter
+
+    chosen = find_device(device)
+    if name is None:
+        if not (BUNDLED_MODEL / "config.json").is_file():
+            raise InvalidInputError("No model comes with this installation: name a model folder or the id of a Hub repository with --model.")
+        name = str(BUNDLED_MODEL)
+    if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise InvalidInputError(f"There is no model folder {name}.")
+    try:
+        model = HVQInpainter.from_pretrained(name)
+    except HFValidationError:
+        raise InvalidInputError(f"{name} is neither a model folder nor the id of a Hub repository, such as user/name.") from None
+    except LocalEntryNotFoundError:
+        raise InvalidInputError(f"There is no model folder {name}, and the Hub, where it may be a repository, can't be reached.") from None
+    except HfHubHTTPError as error:
+        raise InvalidInputError(f"The model {name} can't be fetched from the Hub: {str(error).splitlines()[0]}") from None
+    except json.JSONDecodeError as error:
+        raise InvalidInputError(f"The config.json of {name} is not JSON: {error}.") from None
+    return model.to(chosen)
+
+
+def find_device(name: str) -> torch.device:
+    """`name` as a device that this machine has; `auto`: the first GPU if there is one, else the processor."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (":" in name and not number.isdecimal()):
+        raise InvalidInputError(f"There is no device {name!r}; choose auto, cpu, cuda, cuda:1 or mps.")
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if int(number or 0) >= counts[kind]:
+        raise InvalidInputError(f"This machine has {counts[kind]} {kind} device{'' if counts[kind] == 1 else 's'}, so there is no {name}.")
+    return torch.device(name)
+
+
+@contextmanager
+def all_or_nothing() -> Iterator[Callable[[Path], Path]]:
+    """Files that appear under their names together at the end of the block, or not at all if it raises.
+
+    Yields a function that takes the path of a file to be and returns the temporary path to write it to.
+    """
+    pairs: list[tuple[Path, Path]] = []
+
+    def partial(path: Path) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pairs.append((path.with_name(f".{path.name}.{os.getpid()}.partial"), path))
+        return pairs[-1][0]
+
+    try:
+        yield partial
+        for temporary, path in pairs:
+            temporary.replace(path)
+    finally:
+        for temporary, _ in pairs:
+            temporary.unlink(missing_ok=True)
+
+
+def _save_image(image: Image.Image, path: Path, suffix: str) -> None:
+    """Save with the ICC profile and the EXIF block that the image carries."""
+    carried = {name: image.info[name] for name in ("icc_profile", "exif") if name in image.info}
+    image.save(path, **_SAVE_OPTIONS[suffix], **carried)
+
+
+def _check_targets(paths: Sequence[Path], overwrite: bool) -> None:
+    """Refuse now what could not be written later, after all the work."""
+    for path in paths:
+        if path.is_dir():
+            raise InvalidInputError(f"{path} is a folder; the result needs the name of a file.")
+        if path.exists() and not overwrite:
+            raise InvalidInputError(f"{path} exists already; choose another name, or --overwrite to replace it.")
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        if not folder.is_dir():
+            raise InvalidInputError(f"{path} can't be written, as {folder} is a file.")
+        if not os.access(folder, os.W_OK):
+            raise InvalidInputError(f"{path} can't be written, as the folder {folder} is not writable.")
+
+
+def _check_seed(seed: int) -> None:
+    # The range that PyTorch's generators take.
+    if not 0 <= seed < 2**63:
+        raise InvalidInputError(f"The seed must lie between 0 and 2^63 - 1, not {seed}.")
+
+
+def _bucket(text: str) -> tuple[float, float]:
+    """`10-20` as (0.1, 0.2)."""
+    low, _, high = text.partition("-")
+    if not (low.isdecimal() and high.isdecimal()):
+        raise InvalidInputError(f"A bucket is two whole percentages, such as 10-20, not {text!r}.")
+    return int(low) / 100, int(high) / 100

@@ -1,0 +1,353 @@
+"""The command line as a person uses it: results, exit status, one sentence for each refusal, nothing left behind."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_model, make_pixels
+from huggingface_hub.errors import LocalEntryNotFoundError
+from PIL import Image, ImageCms
+
+import hvq_inpaint
+from hvq_inpaint import HVQInpainter, commands
+from hvq_inpaint.__main__ import main, make_parser
+from hvq_inpaint.commands import all_or_nothing, find_device
+from hvq_inpaint.errors import InvalidInputError
+from hvq_inpaint.masks import random_walk_mask
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("model")
+    make_model().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with `photo.png` of 50 x 37 pixels and `mask.png`."""
+    folder = tmp_path / "workplace"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    Image.fromarray(make_pixels(37, 50)).save("photo.png")
+    Image.fromarray(random_walk_mask(37, 50, 0.2, 0)).save("mask.png")
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")}
+
+
+def pixels_of(path: str | Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.array(image)
+
+
+@pytest.fixture
+def refused(workplace: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command that must be refused: exit status 1, one sentence, nothing written. Returns the sentence."""
+
+    def run(*arguments: str) -> str:
+        before = contents(workplace)
+        capfd.readouterr()
+        assert main(arguments) == 1
+        output, error = capfd.readouterr()
+        assert output == ""
+        lines = error.splitlines()
+        assert len(lines) == 1, error
+        assert lines[0].startswith("error: ")
+        assert contents(workplace) == before
+        return lines[0]
+
+    return run
+
+
+# ---------------------------------------------------------------- inpaint
+
+
+def test_inpaint_keeps_known_pixels_bit_for_bit(workplace, model_folder, capsys):
+    assert main(["inpaint", "photo.png", "--mask", "mask.png", "--out", "filled.png", "--model", model_folder]) == 0
+    assert capsys.readouterr().out == "wrote filled.png\n"
+    photo, filled, mask = pixels_of("photo.png"), pixels_of("filled.png"), pixels_of("mask.png")
+    assert filled.shape == photo.shape
+    assert np.array_equal(filled[~mask], photo[~mask])
+    assert not np.array_equal(filled[mask], photo[mask])
+    expected = HVQInpainter.from_pretrained(model_folder).inpaint("photo.png", "mask.png").image
+    assert np.array_equal(filled, np.array(expected))
+    assert sorted(contents(workplace)) == ["filled.png", "mask.png", "photo.png"]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".tiff", ".webp", ".PNG"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+def test_every_lossless_format_keeps_known_pixels(workplace, model_folder, suffix, mode):
+    picture = Image.fromarray(make_pixels(37, 50)).convert(mode)
+    if mode == "RGBA":
+        picture.putalpha(Image.fromarray(make_pixels(37, 50, 1)[..., 0] // 64 * 64))  # fully transparent pixels as well
+    picture.save("photo.png")
+    assert main(["inpaint", "photo.png", "--mask", "mask.png", "--out", f"filled{suffix}", "--model", model_folder]) == 0
+    known = ~pixels_of("mask.png")
+    with Image.open(f"filled{suffix}") as filled:
+        assert np.array_equal(np.array(filled.convert(mode))[known], np.array(picture)[known])
+
+
+def test_colour_profile_and_exif_are_kept(workplace, model_folder):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exif = Image.Exif()
+    exif[0x010E] = "a photograph"
+    Image.open("photo.png").save("photo.png", icc_profile=profile, exif=exif)
+    for name in ("filled.png", "filled.jpg", "filled.webp", "filled.tif"):
+        assert main(["inpaint", "photo.png", "--mask", "mask.png", "--out", name, "--model", model_folder]) == 0
+        with Image.open(name) as filled:
+            assert filled.info["icc_profile"] == profile
+            assert filled.getexif()[0x010E] == "a photograph"
+
+
+def test_jpeg_is_written_with_a_note(workplace, model_folder, capsys):
+    assert main(["inpaint", "photo.png", "--mask", "mask.png", "--out", "filled.jpg", "--model", model_folder]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "wrote filled.jpg"
+    assert len(lines) == 2
+    assert "re-encodes" in lines[1]
+
+
+def test_several_results_and_all_stages(workplace, model_folder):
+    arguments = ["inpaint", "photo.png", "--mask", "mask.png", "--out", "out/filled.png", "--model", model_folder, "--num-results", "3", "--seed", "4"]
+    assert main([*arguments, "--stages", "stages"]) == 0
+    assert sorted(path.name for path in Path("out").iterdir()) == ["filled-2.png", "filled-3.png", "filled.png"]
+    result = HVQInpainter.from_pretrained(model_folder).inpaint("photo.png", "mask.png", seed=4, num_results=3)
+    for name, image in zip(("filled.png", "filled-2.png", "filled-3.png"), result.images, strict=True):
+        assert np.array_equal(pixels_of(Path("out", name)), np.array(image))
+    assert {path.stem for path in Path("stages").iterdir()} == set(result.stages)
+    for path in Path("stages").iterdir():
+        stage = pixels_of(path) if path.suffix == ".png" else np.load(path)
+        assert np.array_equal(stage, np.array(result.stages[path.stem]))
+
+
+def test_overwrite_must_be_said(workplace, model_folder, refused):
+    arguments = ["inpaint", "photo.png", "--mask", "mask.png", "--out", "filled.png", "--model", model_folder]
+    Path("filled.png").write_text("mine")
+    assert "exists already" in refused(*arguments)
+    assert main([*arguments, "--overwrite"]) == 0
+    assert pixels_of("filled.png").shape == (37, 50, 3)
+    Path("stages").mkdir()
+    Path("stages/coarse.png").write_text("mine")
+    assert "stages/coarse.png exists already" in refused(*arguments[:5], "other.png", *arguments[6:], "--stages", "stages")
+
+
+def test_bundled_model_is_the_default(workplace, model_folder, monkeypatch, refused):
+    monkeypatch.setattr(commands, "BUNDLED_MODEL", workplace / "no_model")
+    assert "--model" in refused("inpaint", "photo.png", "--mask", "mask.png", "--out", "filled.png")
+    monkeypatch.setattr(commands, "BUNDLED_MODEL", Path(model_folder))
+    assert main(["inpaint", "photo.png", "--mask", "mask.png", "--out", "filled.png"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"image": "missing.png"}, "There is no file missing.png"),
+        ({"image": "broken.png"}, "broken.png"),
+        ({"--mask": "missing.png"}, "There is no file missing.png"),
+        ({"--mask": "small.png"}, "same width and height"),
+        ({"--mask": "black.png"}, "The mask is empty"),
+        ({"--out": "filled.gif"}, "must end in one of"),
+        ({"--out": "filled"}, "must end in one of"),
+        ({"--out": "photo.png/filled.png"}, "is a file"),
+        ({"--out": "folder.png"}, "is a folder"),
+        ({"--model": "./no/such/folder"}, "There is no model folder"),
+        ({"--model": "a model"}, "neither a model folder nor"),
+        ({"--model": "empty_model"}, "empty_model"),
+        ({"--model": "torn_model"}, "torn_model"),
+        ({"--model": "bad_config"}, "is not JSON"),
+        ({"--device": "toaster"}, "There is no device 'toaster'"),
+        ({"--device": "cuda:99"}, "so there is no cuda:99"),
+        ({"--num-results": "0"}, "at least 1"),
+        ({"--seed": "-1"}, "The seed must lie between"),
+        ({"image": "glass.png", "--out": "filled.jpg"}, "JPEG has no transparency"),
+    ],
+)
+def test_what_inpaint_refuses(workplace, model_folder, refused, changes, words):
+    Path("broken.png").write_bytes(Path("photo.png").read_bytes()[:500])
+    Image.new("L", (5, 5), 255).save("small.png")
+    Image.new("L", (50, 37), 0).save("black.png")
+    Image.new("RGBA", (50, 37)).save("glass.png")
+    for folder in ("folder.png", "empty_model", "torn_model", "bad_config"):
+        Path(folder).mkdir()
+    for name in ("config.json", "model.safetensors"):
+        Path("torn_model", name).write_bytes(Path(model_folder, name).read_bytes()[:2000])
+        Path("bad_config", name).write_bytes(Path(model_folder, name).read_bytes()[:50])
+    arguments = {"image": "photo.png", "--mask": "mask.png", "--out": "filled.png", "--model": model_folder, **changes}
+    assert words in refused("inpaint", arguments.pop("image"), *(text for pair in arguments.items() for text in pair))
+
+
+def test_a_hub_out_of_reach_is_said_in_one_sentence(monkeypatch, refused):
+    def from_pretrained(name: str) -> HVQInpainter:
+        raise LocalEntryNotFoundError("no connection")
+
+    monkeypatch.setattr(HVQInpainter, "from_pretrained", from_pretrained)
+    assert "can't be reached" in refused("inpaint", "photo.png", "--mask", "mask.png", "--out", "filled.png", "--model", "user/name")
+
+
+def test_a_full_disk_leaves_nothing(workplace, model_folder, monkeypatch, refused):
+    save = Image.Image.save
+
+    def save_half(image: Image.Image, path: Path, **options: object) -> None:
+        save(image, path, **options)
+        if "filled-2" in path.name:
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", save_half)
+    assert "No space left" in refused("inpaint", "photo.png", "--mask", "mask.png", "--out", "filled.png", "--model", model_folder, "--num-results", "2")
+
+
+# ---------------------------------------------------------------- evaluate
+
+
+def evaluate_arguments(model_folder: str, image_folder: Path) -> list[str]:
+    small = ["--mask-kind", "random_walk", "box", "--buckets", "10-20", "50-60", "--size", "32", "--limit", "2"]
+    return ["evaluate", model_folder, "--dataset", str(image_folder), *small]
+
+
+def test_evaluate_writes_both_files_and_says_the_same_twice(workplace, model_folder, image_folder, capsys):
+    arguments = evaluate_arguments(model_folder, image_folder)
+    assert main([*arguments, "--out", "first"]) == 0
+    printed = capsys.readouterr().out
+    assert main([*arguments, "--out", "second"]) == 0
+    assert sorted(path.name for path in Path("first").iterdir()) == ["evaluation.json", "evaluation.md"]
+    for name in ("evaluation.json", "evaluation.md"):
+        assert Path("first", name).read_bytes() == Path("second", name).read_bytes()
+    document = json.loads(Path("first/evaluation.json").read_text())
+    assert document["number_of_images"] == 2
+    assert document["settings"]["model"] == model_folder
+    assert document["settings"]["dataset"] == str(image_folder)
+    assert set(document["figures"]) == {"random_walk", "box"}
+    assert f"{document['figures']['box']['refined']['mean']['psnr_hole']:.2f}" in printed
+    assert "OpenCV Telea" in printed
+
+
+def test_evaluate_refuses_to_overwrite(workplace, model_folder, image_folder, refused):
+    Path("evaluation").mkdir()
+    Path("evaluation/evaluation.md").write_text("mine")
+    assert "exists already" in refused(*evaluate_arguments(model_folder, image_folder))
+    assert main([*evaluate_arguments(model_folder, image_folder), "--overwrite", "--no-opencv"]) == 0
+    assert "OpenCV" not in Path("evaluation/evaluation.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--dataset", "nowhere"], "There is no folder nowhere"),
+        (["--dataset", "empty"], "hold no images"),
+        (["--dataset", "broken"], "broken/torn.png"),
+        (["--buckets", "ten"], "such as 10-20"),
+        (["--buckets", "20-10"], "low < high"),
+        (["--buckets", "0-10"], "low < high"),
+        (["--mask-kind", "stripes"], "no mask kind stripes"),
+        (["--size", "33"], "multiple of 8"),
+        (["--limit", "0"], "limit"),
+        (["--batch-size", "0"], "batch size"),
+        (["--device", "cuda:99"], "so there is no cuda:99"),
+        (["--out", "photo.png"], "is a file"),
+    ],
+)
+def test_what_evaluate_refuses(workplace, model_folder, image_folder, refused, more, words):
+    Path("empty").mkdir()
+    Path("broken").mkdir()
+    Path("broken/torn.png").write_bytes(Path("photo.png").read_bytes()[:500])
+    assert words in refused(*evaluate_arguments(model_folder, image_folder), *more)
+
+
+def test_evaluate_without_opencv_says_how_to_install_it(workplace, model_folder, image_folder, monkeypatch, refused):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    assert 'pip install "hvq-inpaint[evaluation]"' in refused(*evaluate_arguments(model_folder, image_folder))
+
+
+# ---------------------------------------------------------------- masks
+
+
+def test_masks_writes_the_set(workplace, capsys):
+    arguments = ["masks", "--out", "set", "--per-ratio", "2", "--size", "24", "--min-percent", "30", "--max-percent", "31", "--seed", "3", "--workers", "1"]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == "wrote 4 masks to set\n"
+    assert np.array_equal(pixels_of("set/random_walk/31/0001.png"), random_walk_mask(24, 24, 0.31, 3_000_001))
+    assert len(list(Path("set").rglob("*.png"))) == 4
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--out", "."], "is not empty"),
+        (["--out", "photo.png"], "is a file"),
+        (["--kind", "stripes"], "no mask kind 'stripes'"),
+        (["--per-ratio", "0"], "masks for each ratio"),
+        (["--max-percent", "100"], "percentages"),
+        (["--workers", "0"], "workers"),
+        (["--seed", "-1"], "negative"),
+    ],
+)
+def test_what_masks_refuses(refused, more, words):
+    assert words in refused("masks", "--out", "set", "--size", "16", *more)
+
+
+# ---------------------------------------------------------------- the rest
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as exit_status:
+        main(["--version"])
+    assert exit_status.value.code == 0
+    assert capsys.readouterr().out == f"hvq-inpaint {hvq_inpaint.__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["inpaint", "evaluate", "masks"])
+def test_help_names_every_default(command, capsys):
+    with pytest.raises(SystemExit) as exit_status:
+        main([command, "--help"])
+    assert exit_status.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    subparser = next(action for action in make_parser()._actions if isinstance(action, argparse._SubParsersAction)).choices[command]
+    for action in subparser._actions:
+        if action.option_strings and not action.required and action.dest not in ("help", "no_opencv"):
+            assert "(default: " in action.help, action.dest
+        if isinstance(action.default, (int, Path)) and not isinstance(action.default, bool):
+            assert f"(default: {action.default})" in text
+
+
+def test_commands_import_nothing_slow_before_they_run():
+    code = (
+        "import sys, types, importlib.util as u; p = u.find_spec('hvq_inpaint').submodule_search_locations; "
+        "m = types.ModuleType('hvq_inpaint'); m.__path__ = p; m.__version__ = '0'; sys.modules['hvq_inpaint'] = m; "
+        "import hvq_inpaint.__main__, hvq_inpaint.mask_set; "
+        "print([name for name in ('torch', 'torchmetrics', 'huggingface_hub', 'cv2', 'datasets') if name in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_devices():
+    assert find_device("cpu") == torch.device("cpu")
+    assert find_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    for name in ("gpu", "cuda:", "cuda:x", "cpu:1", "meta", ""):
+        with pytest.raises(InvalidInputError):
+            find_device(name)
+
+
+def test_all_or_nothing(tmp_path):
+    with pytest.raises(InvalidInputError), all_or_nothing() as partial:
+        partial(tmp_path / "first").write_text("new")
+        partial(tmp_path / "second").write_text("new")
+        raise InvalidInputError("no")
+    assert list(tmp_path.iterdir()) == []
+    with all_or_nothing() as partial:
+        for name in ("first", "second"):
+            partial(tmp_path / name).write_text("new")
+        assert not (tmp_path / "first").exists()
+    assert contents(tmp_path) == {"first": b"new", "second": b"new"}
