@@ -1,4 +1,5 @@
-"""Make the bundled model's folder: `python hub/bundle.py RUN/refiner/model --evaluation evaluation --commands commands.sh`.
+"""Make the bundled model's folder:
+`python hub/bundle.py RUN/refiner/model --evaluation evaluation --commands commands.sh`.
 
 Weights in float16 (codebooks, their statistics and the credibility quantiles in float32), config.json, and a card with
 the table that `hvq-inpaint evaluate` wrote and the commands that trained and measured the model.
@@ -38,20 +39,30 @@ def hole_psnr_table(document: dict) -> str:
 def results_text(document: dict) -> str:
     """The settings in a sentence, the table, and what of it is not won."""
     settings, versions = document["settings"], document["versions"]
-    codebooks = "; ".join(f"{level} {v['usage']:.0%} used, perplexity {v['perplexity']:.0f}" for level, v in document["codebooks"].items())
+    codebooks = "; ".join(
+        f"{level} {v['usage']:.0%} used, perplexity {v['perplexity']:.0f}" for level, v in document["codebooks"].items()
+    )
     lost = []
     for kind, methods in document["figures"].items():
         for bucket in settings["buckets_percent"]:
             best = max(methods[name][bucket]["psnr_hole"] for name in ("telea", "navier_stokes"))
             if methods["refined"][bucket]["psnr_hole"] <= best:
                 lost.append(f"{kind.replace('_', ' ')} {bucket} %")
-    verdict = f"Not won against the better of OpenCV's two methods: {', '.join(lost)}." if lost else "Every bucket is won against both of OpenCV's methods."
+    verdict = (
+        f"Not won against the better of OpenCV's two methods: {', '.join(lost)}."
+        if lost
+        else "Every bucket is won against both of OpenCV's methods."
+    )
     return (
-        f"PSNR in the hole in dB, mean of per-image values on composites rounded to 8 bits: {document['number_of_images']} held-out "
-        f"photographs, central {settings['size']} x {settings['size']} pixels, one mask for each photograph and bucket (seed {settings['seed']}), OpenCV's "
-        f"methods with radius {settings['opencv_radius']} (OpenCV {versions['opencv']}). Coarse is the VQ stage alone, refined the whole network; the oracle is "
-        f"the intact photograph's own codes through the decoder.\n\n{hole_psnr_table(document)}\n\n{verdict} Codebooks on the intact photographs: {codebooks}. "
-        f"All metrics are in [evaluation.json](evaluation.json)."
+        "PSNR in the hole in dB, mean of per-image values on composites rounded to 8 bits: "
+        f"{document['number_of_images']} held-out photographs, central {settings['size']} x {settings['size']} pixels, "
+        f"one mask for each photograph and bucket (seed {settings['seed']}), "
+        f"OpenCV's methods with radius {settings['opencv_radius']} (OpenCV {versions['opencv']}). "
+        "Coarse is the VQ stage alone, refined the whole network; "
+        "the oracle is the intact photograph's own codes through the decoder."
+        f"\n\n{hole_psnr_table(document)}\n\n"
+        f"{verdict} Codebooks on the intact photographs: {codebooks}. "
+        "All metrics are in [evaluation.json](evaluation.json)."
     )
 
 
@@ -62,14 +73,17 @@ def bundle(source: Path, evaluation: Path, commands: Path, target: Path) -> None
     parameters = sum(parameter.numel() for parameter in model.parameters())
     target.mkdir(parents=True, exist_ok=True)
     (target / "README.md").unlink(missing_ok=True)
+    notes = MODEL_CARD_NOTES.read_text(encoding="utf-8").strip()
+    commands_text = commands.read_text(encoding="utf-8").strip()
     model.save_pretrained(
         target,
         model_card_kwargs={
             "title": "The model bundled with hvq-inpaint",
             "model_name": "hub/model",
-            "architecture": f"Preset `small`, {parameters / 1e6:.1f} M parameters: the paper's VQ stage with the transformer's output fed back into F_mid, and a "
-            "multi-dilation refiner of half the paper's width that predicts a correction of its input.",
-            "training": f"{MODEL_CARD_NOTES.read_text(encoding='utf-8').strip()}\n\n```bash\n{commands.read_text(encoding='utf-8').strip()}\n```",
+            "architecture": f"Preset `small`, {parameters / 1e6:.1f} M parameters: "
+            "the paper's VQ stage with the transformer's output fed back into F_mid, "
+            "and a multi-dilation refiner of half the paper's width that predicts a correction of its input.",
+            "training": f"{notes}\n\n```bash\n{commands_text}\n```",
             "results": results_text(document),
         },
     )
@@ -85,8 +99,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="the trained model's folder")
     parser.add_argument("--evaluation", type=Path, required=True, help="folder with evaluation.json of this model")
-    parser.add_argument("--commands", type=Path, required=True, help="text file with the commands that trained and measured it")
-    parser.add_argument("--out", type=Path, default=HERE / "model", help="where the bundled model goes (default: %(default)s)")
+    parser.add_argument(
+        "--commands", type=Path, required=True, help="text file with the commands that trained and measured it"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=HERE / "model", help="where the bundled model goes (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     try:
         bundle(arguments.source, arguments.evaluation, arguments.commands, arguments.out)

@@ -15,7 +15,9 @@ from .masks import MASK_KINDS, RATIO_BUCKETS
 def make_parser() -> argparse.ArgumentParser:
     """The options of all sub-commands; `run` of the parsed arguments is the function of the chosen one."""
     parser = argparse.ArgumentParser(
-        prog="hvq-inpaint", description="Image inpainting with a hierarchical VQ-VAE and vector credibility (Li, Xu, Chen, Electronics 2024, 13, 1852)."
+        prog="hvq-inpaint",
+        description="Image inpainting with a hierarchical VQ-VAE and vector credibility "
+        "(Li, Xu, Chen, Electronics 2024, 13, 1852).",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -27,19 +29,48 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _add_inpaint(subparsers: argparse._SubParsersAction) -> None:
     text = "fill the hole of a photograph"
-    parser = subparsers.add_parser("inpaint", help=text, description=f"{text.capitalize()}. Pixels outside the mask are kept exactly.")
+    parser = subparsers.add_parser(
+        "inpaint", help=text, description=f"{text.capitalize()}. Pixels outside the mask are kept exactly."
+    )
     parser.set_defaults(run=commands.inpaint)
     parser.add_argument("image", metavar="IMAGE", type=Path, help="the photograph, of any size")
-    parser.add_argument("--mask", metavar="FILE", type=Path, required=True, help="an image of the same size, white where the photograph is to be filled")
     parser.add_argument(
-        "--out", metavar="FILE", type=Path, required=True, help="the result: .png, .tif or .webp, which keep every pixel, or .jpg, which does not"
+        "--mask",
+        metavar="FILE",
+        type=Path,
+        required=True,
+        help="an image of the same size, white where the photograph is to be filled",
     )
-    parser.add_argument("--model", metavar="MODEL", help="a model folder or the id of a Hub repository (default: the bundled model)")
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="for the results after the first, which are drawn at random (default: %(default)s)")
     parser.add_argument(
-        "--num-results", metavar="N", type=int, default=1, help="how many different fills; the second is written as FILE-2 and so on (default: %(default)s)"
+        "--out",
+        metavar="FILE",
+        type=Path,
+        required=True,
+        help="the result: .png, .tif or .webp, which keep every pixel, or .jpg, which does not",
     )
-    parser.add_argument("--stages", metavar="FOLDER", type=Path, help="write every intermediate of the pipeline there as well (default: none)")
+    parser.add_argument(
+        "--model", metavar="MODEL", help="a model folder or the id of a Hub repository (default: the bundled model)"
+    )
+    parser.add_argument(
+        "--seed",
+        metavar="N",
+        type=int,
+        default=0,
+        help="for the results after the first, which are drawn at random (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--num-results",
+        metavar="N",
+        type=int,
+        default=1,
+        help="how many different fills; the second is written as FILE-2 and so on (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--stages",
+        metavar="FOLDER",
+        type=Path,
+        help="write every intermediate of the pipeline there as well (default: none)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist already (default: refuse)")
     _add_device(parser)
 
@@ -56,19 +87,49 @@ def _add_evaluate(subparsers: argparse._SubParsersAction) -> None:
     buckets = [f"{round(100 * low)}-{round(100 * high)}" for low, high in RATIO_BUCKETS]
     parser.add_argument("model", metavar="MODEL", help="a model folder or the id of a Hub repository")
     parser.add_argument("--dataset", metavar="FOLDER", type=Path, required=True, help="images, in sub-folders or not")
-    parser.add_argument("--out", metavar="FOLDER", type=Path, default=Path("evaluation"), help="where the two files go (default: %(default)s)")
     parser.add_argument(
-        "--mask-kind", metavar="KIND", nargs="+", default=list(MASK_KINDS), help=f"one or more of {', '.join(MASK_KINDS)} (default: {' '.join(MASK_KINDS)})"
+        "--out",
+        metavar="FOLDER",
+        type=Path,
+        default=Path("evaluation"),
+        help="where the two files go (default: %(default)s)",
     )
     parser.add_argument(
-        "--buckets", metavar="LOW-HIGH", nargs="+", default=buckets, help=f"ranges of the share of missing pixels, in percent (default: {' '.join(buckets)})"
+        "--mask-kind",
+        metavar="KIND",
+        nargs="+",
+        default=list(MASK_KINDS),
+        help=f"one or more of {', '.join(MASK_KINDS)} (default: {' '.join(MASK_KINDS)})",
     )
-    parser.add_argument("--size", metavar="PIXELS", type=int, default=256, help="side of the central crop of each image (default: %(default)s)")
+    parser.add_argument(
+        "--buckets",
+        metavar="LOW-HIGH",
+        nargs="+",
+        default=buckets,
+        help=f"ranges of the share of missing pixels, in percent (default: {' '.join(buckets)})",
+    )
+    parser.add_argument(
+        "--size",
+        metavar="PIXELS",
+        type=int,
+        default=256,
+        help="side of the central crop of each image (default: %(default)s)",
+    )
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="decides the masks (default: %(default)s)")
-    parser.add_argument("--limit", metavar="N", type=int, help="use so many images, spread evenly over the folder (default: all)")
-    parser.add_argument("--batch-size", metavar="N", type=int, default=8, help="images at a time (default: %(default)s)")
-    parser.add_argument("--no-opencv", action="store_true", help="leave out the comparison with OpenCV, which then need not be installed")
-    parser.add_argument("--overwrite", action="store_true", help="replace the two files if they exist already (default: refuse)")
+    parser.add_argument(
+        "--limit", metavar="N", type=int, help="use so many images, spread evenly over the folder (default: all)"
+    )
+    parser.add_argument(
+        "--batch-size", metavar="N", type=int, default=8, help="images at a time (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--no-opencv",
+        action="store_true",
+        help="leave out the comparison with OpenCV, which then need not be installed",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the two files if they exist already (default: refuse)"
+    )
     _add_device(parser)
 
 
@@ -77,24 +138,55 @@ def _add_masks(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "masks",
         help=text,
-        description=f"{text.capitalize()}: PNG files, white = repaint, in one folder for each percentage of missing pixels, and masks.json, "
-        "which says how to make each of them again.",
+        description=f"{text.capitalize()}: PNG files, white = repaint, in one folder for each percentage of missing "
+        "pixels, and masks.json, which says how to make each of them again.",
     )
     parser.set_defaults(run=commands.masks)
-    parser.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="where the masks go; must be empty or not exist yet")
-    parser.add_argument("--kind", metavar="KIND", default="random_walk", help=f"one of {', '.join(MASK_KINDS)} (default: %(default)s)")
-    parser.add_argument("--per-ratio", metavar="N", type=int, default=200, help="masks for each whole percent (default: %(default)s)")
-    parser.add_argument("--min-percent", metavar="N", type=int, default=10, help="the smallest share of missing pixels (default: %(default)s)")
-    parser.add_argument("--max-percent", metavar="N", type=int, default=60, help="the largest share of missing pixels (default: %(default)s)")
-    parser.add_argument("--size", metavar="PIXELS", type=int, default=256, help="height and width (default: %(default)s)")
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="another seed, another set with no mask in common (default: %(default)s)")
+    parser.add_argument(
+        "--out", metavar="FOLDER", type=Path, required=True, help="where the masks go; must be empty or not exist yet"
+    )
+    parser.add_argument(
+        "--kind", metavar="KIND", default="random_walk", help=f"one of {', '.join(MASK_KINDS)} (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--per-ratio", metavar="N", type=int, default=200, help="masks for each whole percent (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--min-percent",
+        metavar="N",
+        type=int,
+        default=10,
+        help="the smallest share of missing pixels (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-percent",
+        metavar="N",
+        type=int,
+        default=60,
+        help="the largest share of missing pixels (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--size", metavar="PIXELS", type=int, default=256, help="height and width (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed",
+        metavar="N",
+        type=int,
+        default=0,
+        help="another seed, another set with no mask in common (default: %(default)s)",
+    )
     parser.add_argument("--workers", metavar="N", type=int, help="processes (default: one for each core)")
-    parser.add_argument("--overwrite", action="store_true", help="replace the mask set that lies in FOLDER (default: refuse)")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the mask set that lies in FOLDER (default: refuse)"
+    )
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--device", metavar="DEVICE", default="auto", help="auto, cpu, cuda, cuda:1 or mps; auto is a GPU if there is one (default: %(default)s)"
+        "--device",
+        metavar="DEVICE",
+        default="auto",
+        help="auto, cpu, cuda, cuda:1 or mps; auto is a GPU if there is one (default: %(default)s)",
     )
 
 

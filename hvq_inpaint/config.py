@@ -44,7 +44,15 @@ class HVQConfig:
         # JSON knows no tuples.
         object.__setattr__(self, "refiner_channels", tuple(self.refiner_channels))
         object.__setattr__(self, "dilation_rates", tuple(self.dilation_rates))
-        for name in ("stem_channels", "mid_channels", "residual_channels", "code_dim", "num_codes", "transformer_width", "transformer_heads"):
+        for name in (
+            "stem_channels",
+            "mid_channels",
+            "residual_channels",
+            "code_dim",
+            "num_codes",
+            "transformer_width",
+            "transformer_heads",
+        ):
             if getattr(self, name) < 1:
                 raise InvalidInputError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if len(self.refiner_channels) != 3 or min(self.refiner_channels) < 1:
@@ -52,11 +60,14 @@ class HVQConfig:
         if not self.dilation_rates or min(self.dilation_rates) < 1:
             raise InvalidInputError(f"dilation_rates must be positive integers, not {self.dilation_rates}.")
         if self.refiner_channels[2] % 4:
-            raise InvalidInputError(f"The last of refiner_channels must be divisible by 4, not {self.refiner_channels[2]}.")
+            raise InvalidInputError(
+                f"The last of refiner_channels must be divisible by 4, not {self.refiner_channels[2]}."
+            )
         if self.transformer_width % (4 * self.transformer_heads):
             # Rotary positions turn pairs of features, half of them by row and half by column.
             raise InvalidInputError(
-                f"transformer_width must be divisible by four times transformer_heads, not {self.transformer_width} with {self.transformer_heads} heads."
+                "transformer_width must be divisible by four times transformer_heads, "
+                f"not {self.transformer_width} with {self.transformer_heads} heads."
             )
         if not 0 < self.codebook_decay < 1:
             raise InvalidInputError(f"codebook_decay must lie between 0 and 1, not {self.codebook_decay}.")
@@ -78,11 +89,14 @@ class HVQConfig:
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise InvalidInputError(f"The configuration has fields that this version of hvq_inpaint does not know: {', '.join(unknown)}.")
+            raise InvalidInputError(
+                f"The configuration has fields that this version of hvq_inpaint does not know: {', '.join(unknown)}."
+            )
         config = cls(**values)
         if config.config_version > cls.config_version:
             raise InvalidInputError(
-                f"The configuration is of version {config.config_version} and this hvq_inpaint reads up to {cls.config_version}: install a newer hvq_inpaint."
+                f"The configuration is of version {config.config_version} "
+                f"and this hvq_inpaint reads up to {cls.config_version}: install a newer hvq_inpaint."
             )
         return config
 

@@ -20,12 +20,16 @@ def code_distances(vectors: torch.Tensor, codebook: torch.Tensor) -> tuple[torch
 
 
 def max_distance(distances: torch.Tensor, quantile: float = 1.0) -> torch.Tensor:
-    """MaxDist of Eq. (8) over the distances (N,) of all processes, or a lower quantile of them (linearly interpolated)."""
+    """MaxDist of Eq. (8) over the distances (N,) of all processes, or a lower quantile of them (linearly
+    interpolated).
+    """
     return torch.quantile(all_gather_rows(distances), quantile)
 
 
 @torch.no_grad()
-def credibility_weights(clean: torch.Tensor, damaged: torch.Tensor, codebook: torch.Tensor, quantile: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+def credibility_weights(
+    clean: torch.Tensor, damaged: torch.Tensor, codebook: torch.Tensor, quantile: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
     """VW of Eq. (9): 1 where a predicted vector is farther from the clean batch's codes than any clean vector.
 
     The batch is the global one, over all processes. The nearest vector of the set Q1 is the nearest among the codes

@@ -1,4 +1,5 @@
-"""Images for training and validation: a local folder, Parquet or a Hub id through Hugging Face datasets; crop, flip, mask.
+"""Images for training and validation: a local folder, Parquet or a Hub id through Hugging Face datasets; crop, flip,
+mask.
 
 Everything random about a sample comes from a generator keyed by (seed, epoch, index), so a sample does not depend on
 which worker or process makes it, nor on what was made before.
@@ -68,7 +69,8 @@ def load_images(source: str, split: str = "train", streaming: bool = False) -> A
             dataset = datasets.load_dataset(source, split=split, streaming=streaming)
         except (FileNotFoundError, ConnectionError) as error:  # DatasetNotFoundError is a FileNotFoundError
             raise InvalidInputError(
-                f"There is no dataset at {source}: neither such a folder here nor, as far as can be reached, such an id on the Hub ({type(error).__name__})."
+                f"There is no dataset at {source}: neither such a folder here "
+                f"nor, as far as can be reached, such an id on the Hub ({type(error).__name__})."
             ) from None
     columns = dataset.column_names
     if columns is not None and "image" not in columns:
@@ -94,10 +96,14 @@ class SampleOptions:
         if self.crop_size < 8 or self.crop_size % 8:
             raise InvalidInputError(f"The crop size must be a multiple of 8, not {self.crop_size}.")
         if not 0 < self.min_ratio <= self.max_ratio < 1:
-            raise InvalidInputError(f"The mask ratios must satisfy 0 < min <= max < 1, not {self.min_ratio} and {self.max_ratio}.")
+            raise InvalidInputError(
+                f"The mask ratios must satisfy 0 < min <= max < 1, not {self.min_ratio} and {self.max_ratio}."
+            )
         unknown = sorted(set(self.mask_kinds) - set(MASK_KINDS))
         if unknown or not self.mask_kinds:
-            raise InvalidInputError(f"There is no mask kind {', '.join(unknown) or 'given'}; choose among {', '.join(MASK_KINDS)}.")
+            raise InvalidInputError(
+                f"There is no mask kind {', '.join(unknown) or 'given'}; choose among {', '.join(MASK_KINDS)}."
+            )
 
 
 def make_sample(image: Image.Image, options: SampleOptions, epoch: int, index: int) -> Sample:
@@ -134,11 +140,16 @@ def at_least(image: Image.Image, size: int) -> Image.Image:
     short = min(image.size)
     if short >= size:
         return image
-    return image.resize((max(size, round(image.width * size / short)), max(size, round(image.height * size / short))), Image.Resampling.LANCZOS)
+    return image.resize(
+        (max(size, round(image.width * size / short)), max(size, round(image.height * size / short))),
+        Image.Resampling.LANCZOS,
+    )
 
 
 def center_crop(image: Image.Image, size: int) -> np.ndarray:
-    """The central `size` x `size` pixels, (size, size, 3) uint8, of an image that is enlarged first if it is smaller."""
+    """The central `size` x `size` pixels, (size, size, 3) uint8, of an image that is enlarged first if it is
+    smaller.
+    """
     image = at_least(image.convert("RGB"), size)
     left, top = (image.width - size) // 2, (image.height - size) // 2
     return np.asarray(image.crop((left, top, left + size, top + size)))
@@ -164,10 +175,14 @@ class InpaintingDataset(Dataset):
 class InpaintingStream(IterableDataset):
     """Samples of a streamed dataset, shuffled in a buffer; its shards are shared out over processes and workers."""
 
-    def __init__(self, images: Any, options: SampleOptions, rank: int = 0, world_size: int = 1, buffer_size: int = 1000) -> None:
+    def __init__(
+        self, images: Any, options: SampleOptions, rank: int = 0, world_size: int = 1, buffer_size: int = 1000
+    ) -> None:
         from datasets.distributed import split_dataset_by_node
 
-        self.images = split_dataset_by_node(images.shuffle(seed=options.seed, buffer_size=buffer_size), rank, world_size)
+        self.images = split_dataset_by_node(
+            images.shuffle(seed=options.seed, buffer_size=buffer_size), rank, world_size
+        )
         self.options, self.rank, self.world_size, self.epoch = options, rank, world_size, 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -184,13 +199,23 @@ class InpaintingStream(IterableDataset):
             yield make_sample(row["image"], self.options, self.epoch, first + position * stride)
 
 
-def validation_samples(images: Sequence[Any], number: int, size: int, kinds: Sequence[str], seed: int = 0) -> list[Sample]:
-    """Fixed samples for validation: `number` images spread over the set, centre crops, masks of 10 to 60 % of each kind in turn."""
+def validation_samples(
+    images: Sequence[Any], number: int, size: int, kinds: Sequence[str], seed: int = 0
+) -> list[Sample]:
+    """Fixed samples for validation.
+
+    `number` images spread over the set, centre crops, masks of 10 to 60 % of each kind in turn.
+    """
     number = min(number, len(images))
     samples = []
     for position in range(number):
         pixels = center_crop(images[position * len(images) // number]["image"], size)
         ratio = 0.1 + 0.5 * (position + 0.5) / number
         mask = make_mask(kinds[position % len(kinds)], size, size, round(ratio, 6), seed + position)
-        samples.append({"image": torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255, "known": torch.from_numpy(~mask)[None].float()})
+        samples.append(
+            {
+                "image": torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255,
+                "known": torch.from_numpy(~mask)[None].float(),
+            }
+        )
     return samples

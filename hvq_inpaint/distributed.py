@@ -21,7 +21,10 @@ def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def all_gather_rows(tensor: torch.Tensor) -> torch.Tensor:
-    """`tensor` (N, ...) of every process, one after the other: (N_0 + N_1 + ..., ...). N may differ between processes."""
+    """`tensor` (N, ...) of every process, one after the other: (N_0 + N_1 + ..., ...).
+
+    N may differ between processes.
+    """
     if not _is_distributed():
         return tensor
     sizes = [torch.zeros(1, dtype=torch.int64, device=tensor.device) for _ in range(dist.get_world_size())]

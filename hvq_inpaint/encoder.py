@@ -9,14 +9,14 @@ from torch import nn
 from .config import HVQConfig
 from .vqvae import EncoderA1
 
-
 # Of the last head at the start: it gives a cell three steps away a twentieth of the attention that its own cell gets.
 _NARROWEST_FOCUS = 2.25
 
 
 def rotary_angles(height: int, width: int, head_dim: int, device: torch.device) -> torch.Tensor:
-    """A 2-D position signal for a grid of any size: the angle by which each pair of features of a query or key is turned.
+    """A 2-D position signal for a grid of any size.
 
+    The angle by which each pair of features of a query or key is turned.
     Half of the pairs turn with the row, half with the column, so attention sees only how far apart two cells are.
 
     Returns:
@@ -52,11 +52,12 @@ class TransformerBlock(nn.Module):
 
     @torch.no_grad()
     def _focus_heads(self) -> None:
-        """Start with heads that look from everywhere to close by, so that a hole sees its surroundings from the first step.
+        """Start with heads that look from everywhere to close by, so that a hole sees its surroundings from the first
+        step.
 
-        A constant query and key, once turned by their positions, agree best at distance 0 and less the farther apart they
-        are; the larger the constant, the narrower the view. Started without, attention takes thousands of steps to find
-        out that neighbours matter (`coarse` stays the mean colour in the hole).
+        A constant query and key, once turned by their positions, agree best at distance 0 and less the farther apart
+        they are; the larger the constant, the narrower the view. Started without, attention takes thousands of steps to
+        find out that neighbours matter (`coarse` stays the mean colour in the hole).
         """
         bias = self.query_key_value.bias.view(3, self.heads, -1)
         bias[:2] = 0
@@ -65,8 +66,12 @@ class TransformerBlock(nn.Module):
     def forward(self, tokens: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
         """`tokens` (B, N, width) to the same shape; `angles` (N, head_dim / 2) from `rotary_angles`."""
         batch, number, width = tokens.shape
-        query, key, value = self.query_key_value(self.norm1(tokens)).reshape(batch, number, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(rotate(query, angles), rotate(key, angles), value)  # (B, heads, N, head_dim)
+        query, key, value = (
+            self.query_key_value(self.norm1(tokens)).reshape(batch, number, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        )
+        attended = F.scaled_dot_product_attention(
+            rotate(query, angles), rotate(key, angles), value
+        )  # (B, heads, N, head_dim)
         tokens = tokens + self.project(attended.transpose(1, 2).reshape(batch, number, width))
         return tokens + self.mlp(self.norm2(tokens))
 
@@ -82,18 +87,22 @@ class EncoderB1(nn.Module):
         super().__init__()
         width, dim, mid = config.transformer_width, config.code_dim, config.mid_channels
         self.head_dim = width // config.transformer_heads
-        # Of EncoderA1's output on intact images. The latents of a VQ-VAE may be of any scale (0.03 in the bundled model):
-        # not brought to scale, they would drown in the embedding of what is known, and the first steps would overshoot.
+        # Of EncoderA1's output on intact images. The latents of a VQ-VAE may be of any scale (0.03 in the bundled
+        # model): not brought to scale, they would drown in the embedding of what is known, and the first steps would
+        # overshoot.
         self.register_buffer("latent_mean", torch.zeros(dim))
         self.register_buffer("latent_scale", torch.ones(dim))
         self.register_buffer("mid_scale", torch.ones(mid, 1, 1))
         self.convolutions = EncoderA1(config, in_channels=4)
         self.embed_latents = nn.Linear(dim, width)
         self.embed_known = nn.Sequential(nn.Linear(1, width), nn.GELU(), nn.Linear(width, width))
-        self.blocks = nn.ModuleList(TransformerBlock(width, config.transformer_heads) for _ in range(config.transformer_blocks))
+        self.blocks = nn.ModuleList(
+            TransformerBlock(width, config.transformer_heads) for _ in range(config.transformer_blocks)
+        )
         self.norm = nn.LayerNorm(width)
         self.to_latents = _zero(nn.Linear(width, dim))
-        # Without the feedback F_mid2 is made by convolutions that see 34 pixels: nothing of the image deep inside a hole.
+        # Without the feedback F_mid2 is made by convolutions that see 34 pixels: nothing of the image deep inside a
+        # hole.
         self.feedback = (
             nn.Sequential(
                 nn.Upsample(scale_factor=2, mode="nearest"),  # (B, 256, H/4, W/4)

@@ -65,7 +65,9 @@ class VGG19Features(nn.Module):
             for name, parameter in convolution.named_parameters():
                 key = f"features.{index}.{name}"
                 if key not in state or state[key].shape != parameter.shape:
-                    raise InvalidInputError(f"The VGG-19 weights lack a tensor {key} of shape {tuple(parameter.shape)}.")
+                    raise InvalidInputError(
+                        f"The VGG-19 weights lack a tensor {key} of shape {tuple(parameter.shape)}."
+                    )
                 parameter.data.copy_(state[key])
             self.convolutions[str(index)] = convolution
         self.requires_grad_(False)
@@ -88,11 +90,15 @@ class VGG19Features(nn.Module):
         try:
             from torchvision.models import VGG19_Weights, vgg19
         except ImportError:
-            raise InvalidInputError(f"The perceptual and style losses need VGG-19, and torchvision is not installed: {advice}.") from None
+            raise InvalidInputError(
+                f"The perceptual and style losses need VGG-19, and torchvision is not installed: {advice}."
+            ) from None
         try:
             return cls(vgg19(weights=VGG19_Weights.IMAGENET1K_V1).state_dict(), "torchvision")
         except URLError as error:
-            raise InvalidInputError(f"torchvision can't download the VGG-19 weights ({error.reason}): {advice}.") from None
+            raise InvalidInputError(
+                f"torchvision can't download the VGG-19 weights ({error.reason}): {advice}."
+            ) from None
 
     def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
         """`image` (B, 3, H, W) in [0, 1] to five maps (B, 64, H, W) .. (B, 512, H/16, W/16)."""
@@ -101,7 +107,10 @@ class VGG19Features(nn.Module):
     @torch.no_grad()
     def calibrate(self, images: torch.Tensor) -> None:
         """Store the mean activation of each map on intact `images` (N, 3, H, W)."""
-        totals = sum(torch.stack([map_.double().mean() * len(part) for map_ in self._activations(part)]) for part in images.split(8))
+        totals = sum(
+            torch.stack([map_.double().mean() * len(part) for map_ in self._activations(part)])
+            for part in images.split(8)
+        )
         self.mean_activations.copy_(totals / len(images))
 
     def _activations(self, image: torch.Tensor) -> list[torch.Tensor]:

@@ -58,7 +58,9 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     try:
         image = Image.open(path)
         if getattr(image, "n_frames", 1) > 1:
-            raise InvalidInputError(f"{path} holds {image.n_frames} frames: save the one to be filled as an image of its own.")
+            raise InvalidInputError(
+                f"{path} holds {image.n_frames} frames: save the one to be filled as an image of its own."
+            )
         image.load()
     except FileNotFoundError:
         raise InvalidInputError(f"There is no file {path}.") from None
@@ -67,7 +69,9 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     except UnidentifiedImageError:
         raise InvalidInputError(f"{path} is not an image that can be read; use JPEG, PNG, WebP, TIFF or BMP.") from None
     except Image.DecompressionBombError:
-        raise InvalidInputError(f"{path} has more than {2 * Image.MAX_IMAGE_PIXELS} pixels, too many to be decoded safely.") from None
+        raise InvalidInputError(
+            f"{path} has more than {2 * Image.MAX_IMAGE_PIXELS} pixels, too many to be decoded safely."
+        ) from None
     except (OSError, SyntaxError) as error:  # Pillow reports a damaged PNG as a SyntaxError
         raise InvalidInputError(f"{path} can't be decoded, it may be truncated: {error}.") from None
     return image
@@ -95,7 +99,9 @@ def load_photograph(image: ImageLike) -> Photograph:
 
 def _from_pil(image: Image.Image) -> Photograph:
     if image.mode not in _MODES:
-        raise InvalidInputError(f"Images of mode {image.mode} can't be filled; convert it to one of {', '.join(_MODES)} first.")
+        raise InvalidInputError(
+            f"Images of mode {image.mode} can't be filled; convert it to one of {', '.join(_MODES)} first."
+        )
     if 0 in image.size:
         raise InvalidInputError(f"The image is empty, {image.size[0]} x {image.size[1]} pixels.")
     # The transposed image carries an EXIF block whose orientation is upright.
@@ -115,7 +121,9 @@ def _pixels_of_array(array: np.ndarray) -> np.ndarray:
     if not np.isfinite(array).all():
         raise InvalidInputError("The image has pixels that are NaN or infinite.")
     if array.min() < 0 or array.max() > 1:
-        raise InvalidInputError(f"The pixels of a float image must lie in [0, 1], not in [{array.min():g}, {array.max():g}].")
+        raise InvalidInputError(
+            f"The pixels of a float image must lie in [0, 1], not in [{array.min():g}, {array.max():g}]."
+        )
     return np.round(array * 255).astype(np.uint8)
 
 
@@ -140,7 +148,8 @@ def load_mask(mask: ImageLike, size: tuple[int, int]) -> np.ndarray:
         raise InvalidInputError(f"A mask must be a path, a PIL image, an array or a tensor, not {type(mask).__name__}.")
     if array.shape != size:
         raise InvalidInputError(
-            f"The mask is {array.shape[1]} x {array.shape[0]} pixels and the image {size[1]} x {size[0]}: both must have the same width and height."
+            f"The mask is {array.shape[1]} x {array.shape[0]} pixels and the image {size[1]} x {size[0]}: "
+            "both must have the same width and height."
         )
     if not array.any():
         raise InvalidInputError("The mask is empty: mark what is to be filled with white, True or 1.")
@@ -160,7 +169,9 @@ def _mask_of_array(mask: np.ndarray) -> np.ndarray:
         return mask
     if np.issubdtype(mask.dtype, np.integer):
         if mask.size and (mask.min() < 0 or mask.max() > 255):
-            raise InvalidInputError(f"An integer mask must hold 0 and 1, or 0 to 255, not {mask.min()} to {mask.max()}.")
+            raise InvalidInputError(
+                f"An integer mask must hold 0 and 1, or 0 to 255, not {mask.min()} to {mask.max()}."
+            )
         return mask > (0 if mask.size and mask.max() == 1 else 127)
     if not np.isfinite(mask).all() or (mask.size and (mask.min() < 0 or mask.max() > 1)):
         raise InvalidInputError("A float mask must lie in [0, 1], without NaN.")

@@ -11,7 +11,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin, constants, hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
+)
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -21,7 +27,17 @@ from .config import HVQConfig
 from .credibility import CredibilityMap
 from .encoder import EncoderB1
 from .errors import InvalidInputError
-from .images import ImageLike, Region, load_mask, load_photograph, pad_to_multiple, shrink, to_pixels, to_tensor, working_region
+from .images import (
+    ImageLike,
+    Region,
+    load_mask,
+    load_photograph,
+    pad_to_multiple,
+    shrink,
+    to_pixels,
+    to_tensor,
+    working_region,
+)
 from .refiner import MultiDilationRefiner
 from .vqvae import HierarchicalVQVAE
 
@@ -98,7 +114,9 @@ class HVQInpainter(
         """
         parts = {"autoencoder": self.vqvae, "encoder": self.encoder_b1, "refiner": self.refiner}
         if stage is not None and stage not in parts:
-            raise InvalidInputError(f"There is no training stage {stage!r}; choose one of {', '.join(TRAINING_STAGES)}.")
+            raise InvalidInputError(
+                f"There is no training stage {stage!r}; choose one of {', '.join(TRAINING_STAGES)}."
+            )
         self.training_stage = stage
         for name, part in parts.items():
             part.requires_grad_(stage is None or name == stage)
@@ -159,13 +177,21 @@ class HVQInpainter(
             raise InvalidInputError(f"damaged must be (B, 3, H, W), not {tuple(damaged.shape)}.")
         batch, _, height, width = damaged.shape
         if known.shape != (batch, 1, height, width):
-            raise InvalidInputError(f"known must be {(batch, 1, height, width)} to fit damaged, not {tuple(known.shape)}.")
+            raise InvalidInputError(
+                f"known must be {(batch, 1, height, width)} to fit damaged, not {tuple(known.shape)}."
+            )
         if height % SIZE_MULTIPLE or width % SIZE_MULTIPLE or not height or not width:
-            raise InvalidInputError(f"Height and width must be multiples of {SIZE_MULTIPLE}, not {height} x {width}; `inpaint` takes any size.")
+            raise InvalidInputError(
+                f"Height and width must be multiples of {SIZE_MULTIPLE}, not {height} x {width}; "
+                "`inpaint` takes any size."
+            )
 
     @torch.no_grad()
     def reconstruct(self, image: torch.Tensor) -> torch.Tensor:
-        """The oracle: the true codes of an intact image (B, 3, H, W) through the decoder, in [0, 1]. Updates nothing."""
+        """The oracle: the true codes of an intact image (B, 3, H, W) through the decoder, in [0, 1].
+
+        Updates nothing.
+        """
         mid, global_latents = self.vqvae.encoder_a1(image)
         global_quantized, _ = self.vqvae.global_quantizer.quantize(global_latents)
         local_quantized, _ = self.vqvae.local_quantizer.quantize(self.vqvae.encoder_a2(global_quantized, mid))
@@ -210,7 +236,10 @@ class HVQInpainter(
         def whole(tensor: torch.Tensor) -> np.ndarray:
             return _paste(photograph.pixels, tensor, region)
 
-        fills = [photograph.with_pixels(np.where(missing[..., None], whole(output.refined), photograph.pixels)) for output in outputs]
+        fills = [
+            photograph.with_pixels(np.where(missing[..., None], whole(output.refined), photograph.pixels))
+            for output in outputs
+        ]
         first = outputs[0]
         height, width = region.working_size
         stages = {
@@ -224,8 +253,12 @@ class HVQInpainter(
         }
         return InpaintResult(images=fills, stages=stages)
 
-    def _another(self, damaged: torch.Tensor, known: torch.Tensor, first: InpaintOutput, generator: torch.Generator) -> InpaintOutput:
-        """Another plausible fill: where credibility is low, global codes are drawn among those near the predicted latent.
+    def _another(
+        self, damaged: torch.Tensor, known: torch.Tensor, first: InpaintOutput, generator: torch.Generator
+    ) -> InpaintOutput:
+        """Another plausible fill.
+
+        Where credibility is low, global codes are drawn among those near the predicted latent.
 
         In the line of Peng et al. (2021), who take the k-th nearest code. A code's probability falls with its squared
         distance, on the scale of the calibrated clean distances.
@@ -238,19 +271,63 @@ class HVQInpainter(
         gumbel = -(-noise.log()).log()
         drawn = (gumbel - squared / scale).argmax(dim=1).reshape(first.global_codes.shape)
         missing = F.max_pool2d(1 - known, SIZE_MULTIPLE)[:, 0] > 0
-        doubtful = missing & (torch.rand(missing.shape, generator=generator).to(missing.device) > first.credibility[:, 0])
+        doubtful = missing & (
+            torch.rand(missing.shape, generator=generator).to(missing.device) > first.credibility[:, 0]
+        )
         codes = torch.where(doubtful, drawn, first.global_codes)
-        return self._decode(torch.where(known > 0.5, damaged, 0), known, first.mid, first.global_latents, quantizer.vectors_of(codes), codes)
+        return self._decode(
+            torch.where(known > 0.5, damaged, 0),
+            known,
+            first.mid,
+            first.global_latents,
+            quantizer.vectors_of(codes),
+            codes,
+        )
 
     # ---------------------------------------------------------------- files
 
     def half_precision_state(self) -> dict[str, torch.Tensor]:
-        """The state to publish: weights in float16, codebooks, their statistics and the credibility quantiles in float32."""
+        """The state to publish.
+
+        Weights in float16, codebooks, their statistics and the credibility quantiles in float32.
+        """
         weights = {name for name, _ in self.named_parameters()}
         return {name: tensor.half() if name in weights else tensor for name, tensor in self.state_dict().items()}
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_state(self.state_dict(), save_directory)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> HVQInpainter:
+        """A saved model, in eval mode, from a folder or a repository on the Hub; strict, and from safetensors only.
+
+        Args:
+            pretrained_model_name_or_path: a folder, or `user/name`.
+            options: `revision`, `token`, `cache_dir`, `local_files_only` and `force_download`, as for any model on the
+                Hub.
+
+        Raises:
+            InvalidInputError: there is no such model, it can't be fetched, or its files do not fit together.
+        """
+        name = str(pretrained_model_name_or_path)
+        if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+            raise InvalidInputError(f"There is no model folder {name}.")
+        try:
+            return super().from_pretrained(name, **options)
+        except HFValidationError:
+            raise InvalidInputError(
+                f"{name} is neither a model folder nor the id of a repository on the Hub, such as user/name."
+            ) from None
+        except (LocalEntryNotFoundError, OfflineModeIsEnabled):
+            raise InvalidInputError(
+                f"There is no model folder {name}, and the Hub, where it may be a repository, can't be reached."
+            ) from None
+        except HfHubHTTPError as error:
+            raise InvalidInputError(
+                f"The model {name} can't be fetched from the Hub: {str(error).splitlines()[0]}"
+            ) from None
+        except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:  # a TypeError: a field of another type
+            raise InvalidInputError(f"The config.json of {name} can't be used: {error}.") from None
 
     @classmethod
     def _from_pretrained(
@@ -264,9 +341,12 @@ class HVQInpainter(
         token: str | bool | None,
         **model_kwargs: Any,
     ) -> HVQInpainter:
-        """Strict, and from safetensors only: a missing, extra or mis-shaped tensor is an error that names it."""
+        """A missing, extra or mis-shaped tensor is an error that names it."""
         if model_kwargs.get("config") is None:
-            raise InvalidInputError(f"{model_id} has no config.json: it is not a model saved by hvq_inpaint, or there is no such folder or Hub repository.")
+            raise InvalidInputError(
+                f"{model_id} has no config.json: it is no model saved by hvq_inpaint, "
+                "or there is no such folder or repository."
+            )
         name = constants.SAFETENSORS_SINGLE_FILE
         if Path(model_id).is_dir():
             path = Path(model_id) / name
@@ -285,8 +365,10 @@ class HVQInpainter(
                         token=token,
                     )
                 )
-            except EntryNotFoundError:
-                raise InvalidInputError(f"The Hub repository {model_id} has no {name}; weights are read from safetensors only.") from None
+            except RemoteEntryNotFoundError:
+                raise InvalidInputError(
+                    f"The Hub repository {model_id} has no {name}; weights are read from safetensors only."
+                ) from None
         model = cls(**model_kwargs)
         load_state(model, path)
         return model.eval()
@@ -296,7 +378,9 @@ def save_state(state: dict[str, torch.Tensor], folder: Path) -> None:
     """Write `model.safetensors` into `folder`, whole or not at all."""
     path = folder / constants.SAFETENSORS_SINGLE_FILE
     partial = path.with_suffix(".partial")
-    save_file({name: tensor.detach().contiguous().cpu() for name, tensor in state.items()}, partial, metadata={"format": "pt"})
+    save_file(
+        {name: tensor.detach().contiguous().cpu() for name, tensor in state.items()}, partial, metadata={"format": "pt"}
+    )
     partial.replace(path)
 
 
@@ -314,7 +398,9 @@ def load_state(model: nn.Module, path: Path) -> None:
     problems = [f"{name} is missing" for name in own if name not in state]
     problems += [f"{name} is not part of the model" for name in state if name not in own]
     problems += [
-        f"{name} is {tuple(state[name].shape)} and must be {tuple(own[name].shape)}" for name in own if name in state and own[name].shape != state[name].shape
+        f"{name} is {tuple(state[name].shape)} and must be {tuple(own[name].shape)}"
+        for name in own
+        if name in state and own[name].shape != state[name].shape
     ]
     if problems:
         more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
@@ -328,7 +414,10 @@ def read_config(folder: Path) -> HVQConfig:
 
 
 def _paste(pixels: np.ndarray, tensor: torch.Tensor, region: Region) -> np.ndarray:
-    """A network's picture (1, 3, h, w) of `region` inside the whole photograph (H, W, 3): un-padded and brought to scale."""
+    """A network's picture (1, 3, h, w) of `region` inside the whole photograph (H, W, 3).
+
+    Un-padded and brought to scale.
+    """
     tensor = tensor[:, :, : region.working_size[0], : region.working_size[1]]
     size = (region.bottom - region.top, region.right - region.left)
     if tuple(tensor.shape[-2:]) != size:

@@ -17,7 +17,9 @@ from .errors import InvalidInputError
 FeatureFunction = Callable[[torch.Tensor], list[torch.Tensor]]
 
 
-def vqvae_loss(reconstruction: torch.Tensor, image: torch.Tensor, commitment: torch.Tensor, beta: float = 0.25) -> torch.Tensor:
+def vqvae_loss(
+    reconstruction: torch.Tensor, image: torch.Tensor, commitment: torch.Tensor, beta: float = 0.25
+) -> torch.Tensor:
     """Eq. (2); `commitment` is the sum over both levels of mean((sg(q) - v)^2)."""
     return F.mse_loss(reconstruction.float(), image) + beta * commitment
 
@@ -26,18 +28,25 @@ def pool_known(known: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """M at feature resolution, (B, 1, *size): a cell is known only if all its pixels are known."""
     height, width = known.shape[-2:]
     if height % size[0] or width % size[1]:
-        raise InvalidInputError(f"The mask of {height} x {width} is not a multiple of the features' {size[0]} x {size[1]}.")
+        raise InvalidInputError(
+            f"The mask of {height} x {width} is not a multiple of the features' {size[0]} x {size[1]}."
+        )
     return -F.max_pool2d(-known, (height // size[0], width // size[1]))
 
 
 def mid_loss(clean_mid: torch.Tensor, damaged_mid: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-    """Eq. (6): L1 between F_mid1 and F_mid2 (B, C, h, w), the missing cells eight times. `known` at image resolution."""
+    """Eq. (6): L1 between F_mid1 and F_mid2 (B, C, h, w), the missing cells eight times.
+
+    `known` at image resolution.
+    """
     difference = (clean_mid.float() - damaged_mid.float()).abs()
     known_mid = pool_known(known.float(), tuple(clean_mid.shape[-2:]))
     return (difference * known_mid).mean() + 8 * (difference * (1 - known_mid)).mean()
 
 
-def credibility_loss(clean: torch.Tensor, damaged: torch.Tensor, weights: torch.Tensor, low_credibility_weight: float = 8.0) -> torch.Tensor:
+def credibility_loss(
+    clean: torch.Tensor, damaged: torch.Tensor, weights: torch.Tensor, low_credibility_weight: float = 8.0
+) -> torch.Tensor:
     """Eq. (10): mean L2 distance of the vectors of E1F1 and E1F2, those of low credibility eight times more.
 
     Args:
@@ -65,7 +74,9 @@ def composite(output: torch.Tensor, target: torch.Tensor, known: torch.Tensor) -
     return torch.where(known > 0.5, target, output)
 
 
-def perceptual_loss(features: FeatureFunction, output: torch.Tensor, composite: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def perceptual_loss(
+    features: FeatureFunction, output: torch.Tensor, composite: torch.Tensor, target: torch.Tensor
+) -> torch.Tensor:
     """Eq. (13): L1 between the features of the target and those of I_comp and of I_out, a mean for each map."""
     total = output.new_zeros(())
     for of_output, of_composite, of_target in zip(features(output), features(composite), features(target), strict=True):
@@ -80,20 +91,26 @@ def gram_matrix(feature: torch.Tensor) -> torch.Tensor:
         return flat @ flat.transpose(1, 2)
 
 
-def style_loss(features: FeatureFunction, output: torch.Tensor, composite: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def style_loss(
+    features: FeatureFunction, output: torch.Tensor, composite: torch.Tensor, target: torch.Tensor
+) -> torch.Tensor:
     """Eq. (15): L1 between Gram matrices over C^3 H W, summed over the maps, mean over the batch."""
     total = output.new_zeros(())
     for of_output, of_composite, of_target in zip(features(output), features(composite), features(target), strict=True):
         batch, channels, height, width = of_target.shape
         gram_target = gram_matrix(of_target)
-        difference = (gram_target - gram_matrix(of_composite)).abs().sum() + (gram_target - gram_matrix(of_output)).abs().sum()
+        difference = (gram_target - gram_matrix(of_composite)).abs().sum() + (
+            gram_target - gram_matrix(of_output)
+        ).abs().sum()
         total = total + difference / (batch * channels**3 * height * width)
     return total
 
 
 def tv_loss(composite: torch.Tensor) -> torch.Tensor:
     """Eq. (16): mean absolute horizontal step plus mean absolute vertical step of I_comp."""
-    return (composite[..., :, 1:] - composite[..., :, :-1]).abs().mean() + (composite[..., 1:, :] - composite[..., :-1, :]).abs().mean()
+    return (composite[..., :, 1:] - composite[..., :, :-1]).abs().mean() + (
+        composite[..., 1:, :] - composite[..., :-1, :]
+    ).abs().mean()
 
 
 @dataclass(frozen=True)
@@ -120,7 +137,11 @@ LOSS_PRESETS: dict[str, LossWeights] = {
 
 
 def refiner_loss(
-    output: torch.Tensor, target: torch.Tensor, known: torch.Tensor, weights: LossWeights, features: FeatureFunction | None = None
+    output: torch.Tensor,
+    target: torch.Tensor,
+    known: torch.Tensor,
+    weights: LossWeights,
+    features: FeatureFunction | None = None,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Eq. (17): the weighted sum, and each unweighted term that takes part, by name.
 

@@ -47,9 +47,13 @@ class MaskSetOptions:
         if self.size < 1:
             raise InvalidInputError(f"The size of the masks must be at least 1 pixel, not {self.size}.")
         if not 1 <= self.per_ratio <= SEEDS_PER_SET:
-            raise InvalidInputError(f"The number of masks for each ratio must lie between 1 and {SEEDS_PER_SET}, not {self.per_ratio}.")
+            raise InvalidInputError(
+                f"The number of masks for each ratio must lie between 1 and {SEEDS_PER_SET}, not {self.per_ratio}."
+            )
         if not 1 <= self.min_percent <= self.max_percent <= 99:
-            raise InvalidInputError(f"The percentages must satisfy 1 <= min <= max <= 99, not {self.min_percent} and {self.max_percent}.")
+            raise InvalidInputError(
+                f"The percentages must satisfy 1 <= min <= max <= 99, not {self.min_percent} and {self.max_percent}."
+            )
         if self.seed < 0:
             raise InvalidInputError(f"The seed must not be negative, and it is {self.seed}.")
 
@@ -80,7 +84,8 @@ def write_mask_set(folder: Path, options: MaskSetOptions, workers: int | None = 
         overwrite: replace a set that lies in `folder`; files that are no masks of a set stay.
 
     Raises:
-        InvalidInputError: `folder` is not empty and `overwrite` is not set, or it is no folder, or `workers` is below 1.
+        InvalidInputError: `folder` is not empty and `overwrite` is not set, or it is no folder, or `workers` is below
+            1.
     """
     if workers is None:
         workers = _available_cores()
@@ -90,7 +95,9 @@ def write_mask_set(folder: Path, options: MaskSetOptions, workers: int | None = 
         raise InvalidInputError(f"{folder} is a file; the masks need a folder.")
     if folder.is_dir() and any(folder.iterdir()):
         if not overwrite:
-            raise InvalidInputError(f"The folder {folder} is not empty; choose another one, or --overwrite to replace the mask set in it.")
+            raise InvalidInputError(
+                f"The folder {folder} is not empty; choose another one, or --overwrite to replace the mask set in it."
+            )
         _remove_set(folder)
     percents = range(options.min_percent, options.max_percent + 1)
     for percent in percents:

@@ -37,9 +37,10 @@ def mean_l1(output: torch.Tensor, target: torch.Tensor, missing: torch.Tensor | 
 def ssim(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """SSIM of Wang et al. (2004) with a Gaussian window of 11 pixels, sigma 1.5, data range 1, mean over RGB.
 
-    Only windows that lie inside the image count, as in Wang's own code and in scikit-image's `structural_similarity` with
-    `gaussian_weights=True, sigma=1.5, use_sample_covariance=False`. torchmetrics' own mean also counts the windows around
-    the five pixels next to each border, which it fills up with mirrored pixels: another figure, so its map is cropped here.
+    Only windows that lie inside the image count, as in Wang's own code and in scikit-image's `structural_similarity`
+    with `gaussian_weights=True, sigma=1.5, use_sample_covariance=False`. torchmetrics' own mean also counts the windows
+    around the five pixels next to each border, which it fills up with mirrored pixels: another figure, so its map is
+    cropped here.
 
     Args:
         output, target: (B, 3, H, W) in [0, 1], H and W at least 11.
@@ -55,8 +56,9 @@ def ssim(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def _mean(error: torch.Tensor, missing: torch.Tensor | None) -> torch.Tensor:
-    error = error.double()
+    # In float64, which Apple's GPUs do not have.
+    error = (error.cpu() if error.device.type == "mps" else error).double()
     if missing is None:
         return error.mean(dim=(1, 2, 3))
-    weight = missing.double().expand_as(error)
+    weight = missing.to(error).expand_as(error)
     return (error * weight).sum(dim=(1, 2, 3)) / weight.sum(dim=(1, 2, 3))

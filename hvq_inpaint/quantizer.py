@@ -1,4 +1,6 @@
-"""Vector quantisation with a codebook that follows its latents by an exponential moving average, Eq. (1), (3) to (5)."""
+"""Vector quantisation with a codebook that follows its latents by an exponential moving average, Eq. (1), (3)
+to (5).
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,10 @@ def nearest_codes(vectors: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor
     with torch.autocast(vectors.device.type, enabled=False):
         # |v - e|^2 = |v|^2 - 2 v.e + |e|^2, and |v|^2 is the same for every code.
         squared_norms = codebook.square().sum(dim=1)  # (K,)
-        chunks = [torch.addmm(squared_norms, chunk, codebook.t(), alpha=-2).argmin(dim=1) for chunk in vectors.split(_ROWS_AT_A_TIME)]
+        chunks = [
+            torch.addmm(squared_norms, chunk, codebook.t(), alpha=-2).argmin(dim=1)
+            for chunk in vectors.split(_ROWS_AT_A_TIME)
+        ]
     return torch.cat(chunks)
 
 
@@ -52,9 +57,9 @@ class _StraightThrough(torch.autograd.Function):
 class EMAQuantizer(nn.Module):
     """A codebook of `num_codes` vectors of length `dim`.
 
-    Calling it in train mode quantises with the codebook as it stands and then updates the codebook; in eval mode, and by
-    `quantize`, nothing is ever updated. All codebook arithmetic is float32, also under autocast, and all statistics are
-    summed over processes, so every process holds the same codebook.
+    Calling it in train mode quantises with the codebook as it stands and then updates the codebook; in eval mode, and
+    by `quantize`, nothing is ever updated. All codebook arithmetic is float32, also under autocast, and all statistics
+    are summed over processes, so every process holds the same codebook.
 
     Buffers:
         codebook (K, D): the codes e_k.
@@ -127,7 +132,9 @@ class EMAQuantizer(nn.Module):
         # float64, so that the result does not depend on how the batch was split; Apple's GPUs have none.
         wide = torch.float32 if vectors.device.type == "mps" else torch.float64
         n = torch.bincount(codes, minlength=self.num_codes).to(wide)
-        s = torch.zeros(self.num_codes, self.dim, dtype=wide, device=vectors.device).index_add_(0, codes, vectors.to(wide))
+        s = torch.zeros(self.num_codes, self.dim, dtype=wide, device=vectors.device).index_add_(
+            0, codes, vectors.to(wide)
+        )
         return all_reduce_sum(n).float(), all_reduce_sum(s).float()
 
     @torch.no_grad()
@@ -150,7 +157,9 @@ class EMAQuantizer(nn.Module):
         self.sums.zero_()
 
     @torch.no_grad()
-    def restart_dead_codes(self, latents: torch.Tensor, min_share: float = 0.01, generator: torch.Generator | None = None) -> int:
+    def restart_dead_codes(
+        self, latents: torch.Tensor, min_share: float = 0.01, generator: torch.Generator | None = None
+    ) -> int:
         """Give each code whose count is below `min_share` of the mean count a new vector from `latents`.
 
         The vector, N and m are reset together, or the next update would undo the restart. The code starts with the mean
@@ -188,7 +197,8 @@ def codebook_usage(codes: torch.Tensor, num_codes: int) -> tuple[float, float]:
         codes: int64 codes of any shape.
 
     Returns:
-        The share of codes used at least once, in [0, 1], and the perplexity exp(entropy) of their frequencies, in [1, K].
+        The share of codes used at least once, in [0, 1], and the perplexity exp(entropy) of their frequencies,
+        in [1, K].
     """
     counts = torch.bincount(codes.reshape(-1), minlength=num_codes).double()
     frequencies = counts / counts.sum()

@@ -21,7 +21,10 @@ class MultiDilationBlock(nn.Module):
         branches = max(4, len(dilation_rates))
         rates = [dilation_rates[i * len(dilation_rates) // branches] for i in range(branches)]
         widths = [channels // branches + (i < channels % branches) for i in range(branches)]
-        self.branches = nn.ModuleList(nn.Conv2d(channels, width, 3, padding=rate, dilation=rate) for width, rate in zip(widths, rates, strict=True))
+        self.branches = nn.ModuleList(
+            nn.Conv2d(channels, width, 3, padding=rate, dilation=rate)
+            for width, rate in zip(widths, rates, strict=True)
+        )
         self.merge = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -42,7 +45,9 @@ class MultiDilationRefiner(nn.Module):
             nn.Conv2d(half, quarter, 4, stride=2, padding=1),  # (B, 256, H/4, W/4)
             nn.ReLU(),
         )
-        self.blocks = nn.Sequential(*(MultiDilationBlock(quarter, config.dilation_rates) for _ in range(config.refiner_blocks)))
+        self.blocks = nn.Sequential(
+            *(MultiDilationBlock(quarter, config.dilation_rates) for _ in range(config.refiner_blocks))
+        )
         self.decoder = nn.Sequential(
             nn.Upsample(scale_factor=2, mode="nearest"),
             nn.Conv2d(quarter, half, 3, padding=1),  # (B, 128, H/2, W/2)
@@ -58,7 +63,8 @@ class MultiDilationRefiner(nn.Module):
         """I_out of the paper.
 
         Args:
-            coarse_composite: (B, 3, H, W), known pixels and, in the hole, the VQ stage's result; H and W multiples of 4.
+            coarse_composite: (B, 3, H, W), known pixels and, in the hole, the VQ stage's result; H and W multiples
+                of 4.
             known: (B, 1, H, W), 1 = known, 0 = missing.
 
         Returns:

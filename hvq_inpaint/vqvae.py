@@ -1,4 +1,7 @@
-"""The hierarchical VQ-VAE: EncoderA1, EncoderA2, DecoderA and the two codebooks (Section 3.2 of the paper, Figure 2a)."""
+"""The hierarchical VQ-VAE: EncoderA1, EncoderA2, DecoderA and the two codebooks.
+
+Section 3.2 of the paper, Figure 2a.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,10 @@ class ResidualBlock(nn.Module):
 
 def residual_stack(config: HVQConfig) -> list[nn.Module]:
     """The residual blocks of a stage, closed by a ReLU."""
-    return [*(ResidualBlock(config.mid_channels, config.residual_channels) for _ in range(config.residual_blocks)), nn.ReLU()]
+    return [
+        *(ResidualBlock(config.mid_channels, config.residual_channels) for _ in range(config.residual_blocks)),
+        nn.ReLU(),
+    ]
 
 
 class EncoderA1(nn.Module):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 
-os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", GRADIO_ANALYTICS_ENABLED="False")
+os.environ.update(
+    HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", GRADIO_ANALYTICS_ENABLED="False"
+)
 
 import numpy as np
 import pytest
@@ -36,7 +38,10 @@ def make_pixels(height: int, width: int, seed: int = 0) -> np.ndarray:
     """A smooth picture with some noise, (height, width, 3) uint8."""
     generator = np.random.default_rng(seed)
     rows, columns = np.mgrid[0:height, 0:width]
-    waves = [np.sin(rows * generator.uniform(0.02, 0.2) + columns * generator.uniform(0.02, 0.2) + generator.uniform(0, 6)) for _ in range(3)]
+    waves = [
+        np.sin(rows * generator.uniform(0.02, 0.2) + columns * generator.uniform(0.02, 0.2) + generator.uniform(0, 6))
+        for _ in range(3)
+    ]
     picture = 127 + 90 * np.stack(waves, axis=-1) + generator.normal(0, 6, (height, width, 3))
     return np.clip(np.round(picture), 0, 255).astype(np.uint8)
 
@@ -47,5 +52,7 @@ def image_folder(tmp_path):
     folder = tmp_path / "photographs"
     (folder / "more").mkdir(parents=True)
     for number in range(8):
-        Image.fromarray(make_pixels(80, 96, number)).save((folder / "more" if number == 7 else folder) / f"{number}.png")
+        Image.fromarray(make_pixels(80, 96, number)).save(
+            (folder / "more" if number == 7 else folder) / f"{number}.png"
+        )
     return folder

@@ -92,7 +92,9 @@ def test_every_lossless_format_keeps_known_pixels(workplace, model_folder, suffi
     if mode == "RGBA":
         picture.putalpha(Image.fromarray(make_pixels(37, 50, 1)[..., 0] // 64 * 64))  # fully transparent pixels as well
     picture.save("photo.png")
-    assert main(["inpaint", "photo.png", "--mask", "mask.png", "--out", f"filled{suffix}", "--model", model_folder]) == 0
+    assert (
+        main(["inpaint", "photo.png", "--mask", "mask.png", "--out", f"filled{suffix}", "--model", model_folder]) == 0
+    )
     known = ~pixels_of("mask.png")
     with Image.open(f"filled{suffix}") as filled:
         assert np.array_equal(np.array(filled.convert(mode))[known], np.array(picture)[known])
@@ -119,7 +121,20 @@ def test_jpeg_is_written_with_a_note(workplace, model_folder, capsys):
 
 
 def test_several_results_and_all_stages(workplace, model_folder):
-    arguments = ["inpaint", "photo.png", "--mask", "mask.png", "--out", "out/filled.png", "--model", model_folder, "--num-results", "3", "--seed", "4"]
+    arguments = [
+        "inpaint",
+        "photo.png",
+        "--mask",
+        "mask.png",
+        "--out",
+        "out/filled.png",
+        "--model",
+        model_folder,
+        "--num-results",
+        "3",
+        "--seed",
+        "4",
+    ]
     assert main([*arguments, "--stages", "stages"]) == 0
     assert sorted(path.name for path in Path("out").iterdir()) == ["filled-2.png", "filled-3.png", "filled.png"]
     result = HVQInpainter.from_pretrained(model_folder).inpaint("photo.png", "mask.png", seed=4, num_results=3)
@@ -139,7 +154,9 @@ def test_overwrite_must_be_said(workplace, model_folder, refused):
     assert pixels_of("filled.png").shape == (37, 50, 3)
     Path("stages").mkdir()
     Path("stages/coarse.png").write_text("mine")
-    assert "stages/coarse.png exists already" in refused(*arguments[:5], "other.png", *arguments[6:], "--stages", "stages")
+    assert "stages/coarse.png exists already" in refused(
+        *arguments[:5], "other.png", *arguments[6:], "--stages", "stages"
+    )
 
 
 def test_bundled_model_is_the_default(workplace, model_folder, monkeypatch, refused):
@@ -192,7 +209,9 @@ def test_a_hub_out_of_reach_is_said_in_one_sentence(monkeypatch, refused):
         raise LocalEntryNotFoundError("no connection")
 
     monkeypatch.setattr(HVQInpainter, "from_pretrained", from_pretrained)
-    assert "can't be reached" in refused("inpaint", "photo.png", "--mask", "mask.png", "--out", "filled.png", "--model", "user/name")
+    assert "can't be reached" in refused(
+        "inpaint", "photo.png", "--mask", "mask.png", "--out", "filled.png", "--model", "user/name"
+    )
 
 
 def test_a_full_disk_leaves_nothing(workplace, model_folder, monkeypatch, refused):
@@ -205,7 +224,18 @@ def test_a_full_disk_leaves_nothing(workplace, model_folder, monkeypatch, refuse
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", save_half)
-    assert "No space left" in refused("inpaint", "photo.png", "--mask", "mask.png", "--out", "filled.png", "--model", model_folder, "--num-results", "2")
+    assert "No space left" in refused(
+        "inpaint",
+        "photo.png",
+        "--mask",
+        "mask.png",
+        "--out",
+        "filled.png",
+        "--model",
+        model_folder,
+        "--num-results",
+        "2",
+    )
 
 
 # ---------------------------------------------------------------- evaluate
@@ -274,7 +304,23 @@ def test_evaluate_without_opencv_says_how_to_install_it(workplace, model_folder,
 
 
 def test_masks_writes_the_set(workplace, capsys):
-    arguments = ["masks", "--out", "set", "--per-ratio", "2", "--size", "24", "--min-percent", "30", "--max-percent", "31", "--seed", "3", "--workers", "1"]
+    arguments = [
+        "masks",
+        "--out",
+        "set",
+        "--per-ratio",
+        "2",
+        "--size",
+        "24",
+        "--min-percent",
+        "30",
+        "--max-percent",
+        "31",
+        "--seed",
+        "3",
+        "--workers",
+        "1",
+    ]
     assert main(arguments) == 0
     assert capsys.readouterr().out == "wrote 4 masks to set\n"
     assert np.array_equal(pixels_of("set/random_walk/31/0001.png"), random_walk_mask(24, 24, 0.31, 3_000_001))
@@ -313,7 +359,9 @@ def test_help_names_every_default(command, capsys):
         main([command, "--help"])
     assert exit_status.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
-    subparser = next(action for action in make_parser()._actions if isinstance(action, argparse._SubParsersAction)).choices[command]
+    subparser = next(
+        action for action in make_parser()._actions if isinstance(action, argparse._SubParsersAction)
+    ).choices[command]
     for action in subparser._actions:
         if action.option_strings and not action.required and action.dest not in ("help", "no_opencv"):
             assert "(default: " in action.help, action.dest
@@ -326,7 +374,8 @@ def test_commands_import_nothing_slow_before_they_run():
         "import sys, types, importlib.util as u; p = u.find_spec('hvq_inpaint').submodule_search_locations; "
         "m = types.ModuleType('hvq_inpaint'); m.__path__ = p; m.__version__ = '0'; sys.modules['hvq_inpaint'] = m; "
         "import hvq_inpaint.__main__, hvq_inpaint.mask_set; "
-        "print([name for name in ('torch', 'torchmetrics', 'huggingface_hub', 'cv2', 'datasets') if name in sys.modules])"
+        "slow = ('torch', 'torchmetrics', 'huggingface_hub', 'cv2', 'datasets'); "
+        "print([name for name in slow if name in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

@@ -6,12 +6,21 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from accelerate.utils import set_seed
 from conftest import make_pixels
 from PIL import Image
 from torch.utils.data import DataLoader
 
 from hvq_inpaint import InvalidInputError
-from hvq_inpaint.data import InpaintingDataset, InpaintingStream, SampleOptions, center_crop, load_images, make_sample, validation_samples
+from hvq_inpaint.data import (
+    InpaintingDataset,
+    InpaintingStream,
+    SampleOptions,
+    center_crop,
+    load_images,
+    make_sample,
+    validation_samples,
+)
 
 OPTIONS = SampleOptions(crop_size=32, mask_size=64, seed=3)
 
@@ -21,9 +30,14 @@ def test_a_folder_and_parquet_give_the_same_images(image_folder, tmp_path):
     assert len(from_folder) == 8
     rows = [{"image": {"bytes": path.read_bytes(), "path": None}} for path in sorted(image_folder.rglob("*.png"))]
     datasets.Dataset.from_list(rows).to_parquet(tmp_path / "shard.parquet")
-    from_file, streamed = load_images(str(tmp_path / "shard.parquet")), load_images(str(tmp_path / "shard.parquet"), streaming=True)
+    from_file, streamed = (
+        load_images(str(tmp_path / "shard.parquet")),
+        load_images(str(tmp_path / "shard.parquet"), streaming=True),
+    )
     for a, b, c in zip(from_folder, from_file, streamed, strict=True):
-        assert np.array_equal(np.array(a["image"]), np.array(b["image"])) and np.array_equal(np.array(a["image"]), np.array(c["image"]))
+        assert np.array_equal(np.array(a["image"]), np.array(b["image"])) and np.array_equal(
+            np.array(a["image"]), np.array(c["image"])
+        )
 
 
 def test_what_is_no_dataset_is_refused_with_a_sentence(tmp_path):
@@ -53,8 +67,7 @@ def test_a_sample_depends_on_seed_epoch_and_index_only():
     first = make_sample(image, OPTIONS, epoch=1, index=5)
     assert first["image"].shape == (3, 32, 32) and first["known"].shape == (1, 32, 32)
     assert set(first["known"].unique().tolist()) == {0.0, 1.0}
-    torch.manual_seed(99)
-    np.random.seed(99)
+    set_seed(99)
     again = make_sample(image, OPTIONS, epoch=1, index=5)
     assert all(torch.equal(first[name], again[name]) for name in first)
     for epoch, index in [(2, 5), (1, 6)]:
@@ -89,7 +102,9 @@ def test_workers_make_the_same_samples(image_folder):
 def test_a_stream_is_shared_out_without_overlap_or_loss(image_folder):
     def pixel_sums(rank: int, world_size: int) -> list[float]:
         options = SampleOptions(crop_size=80, seed=1)  # the short side: only the column of the crop and the flip vary
-        stream = InpaintingStream(load_images(str(image_folder), streaming=True), options, rank, world_size, buffer_size=4)
+        stream = InpaintingStream(
+            load_images(str(image_folder), streaming=True), options, rank, world_size, buffer_size=4
+        )
         return [round(float(sample["image"][0, :, 40].mean()), 3) for sample in stream]
 
     whole = pixel_sums(0, 1)
@@ -117,7 +132,12 @@ def test_validation_samples_are_fixed_and_cover_all_kinds(image_folder):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"crop_size": 30}, "multiple of 8"), ({"min_ratio": 0.7}, "ratios"), ({"mask_kinds": ("blob",)}, "blob"), ({"mask_kinds": ()}, "mask kind")],
+    [
+        ({"crop_size": 30}, "multiple of 8"),
+        ({"min_ratio": 0.7}, "ratios"),
+        ({"mask_kinds": ("blob",)}, "blob"),
+        ({"mask_kinds": ()}, "mask kind"),
+    ],
 )
 def test_options_that_make_no_sample_are_refused(change, message):
     with pytest.raises(InvalidInputError, match=message):

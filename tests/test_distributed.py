@@ -39,7 +39,9 @@ def compute(quantizer: EMAQuantizer, clean: torch.Tensor, damaged: torch.Tensor)
     results["quantiles"] = credibility.quantiles.clone()
     with torch.no_grad():
         quantizer.counts[:5] = 0
-    results["restarted_number"] = torch.tensor(quantizer.restart_dead_codes(clean, generator=torch.Generator().manual_seed(2)))
+    results["restarted_number"] = torch.tensor(
+        quantizer.restart_dead_codes(clean, generator=torch.Generator().manual_seed(2))
+    )
     results["restarted"] = quantizer.codebook.clone()
     return results
 

@@ -18,7 +18,17 @@ from PIL import Image
 from hvq_inpaint import HVQInpainter
 from hvq_inpaint.errors import InvalidInputError
 from hvq_inpaint.evaluation.baselines import OPENCV_METHODS, inpaint_opencv
-from hvq_inpaint.evaluation.evaluate import METRICS, Evaluation, EvaluationOptions, bucket_name, evaluate, evaluation_crop, evaluation_mask, measure, spread
+from hvq_inpaint.evaluation.evaluate import (
+    METRICS,
+    Evaluation,
+    EvaluationOptions,
+    bucket_name,
+    evaluate,
+    evaluation_crop,
+    evaluation_mask,
+    measure,
+    spread,
+)
 from hvq_inpaint.evaluation.report import summary, to_json, to_markdown
 from hvq_inpaint.masks import MASK_KINDS, RATIO_BUCKETS, random_walk_mask
 
@@ -48,7 +58,10 @@ def evaluation(model: HVQInpainter, files: list[Path]) -> Evaluation:
 
 
 def test_measure_of_a_hand_computed_case():
-    """Two images, a quarter of the pixels off by 51 / 255 = 0.2 in the first: MSE 0.04 in the hole, 0.01 over the image."""
+    """Two images, a quarter of the pixels off by 51 / 255 = 0.2 in the first.
+
+    MSE 0.04 in the hole, 0.01 over the image.
+    """
     target = torch.full((2, 3, 16, 16), 102 / 255)
     missing = torch.zeros(2, 1, 16, 16)
     missing[..., :8, :8] = 1
@@ -102,7 +115,9 @@ def test_rows_of_the_model_equal_its_own_pictures(model, files):
 
 
 def test_codebook_usage_is_that_of_the_intact_crops(model, files, evaluation):
-    images = torch.stack([torch.from_numpy(evaluation_crop(path, 32).copy()).permute(2, 0, 1).float() / 255 for path in files])
+    images = torch.stack(
+        [torch.from_numpy(evaluation_crop(path, 32).copy()).permute(2, 0, 1).float() / 255 for path in files]
+    )
     with torch.no_grad():
         clean = model.vqvae(images)
     for level, codes in (("global", clean.global_codes), ("local", clean.local_codes)):
@@ -226,12 +241,22 @@ def test_markdown_has_a_table_for_each_mask_kind(evaluation):
     assert summary(evaluation) in text
     for kind in OPTIONS.mask_kinds:
         table = text.split(f"## Masks: {kind}\n\n")[1].split("\n\n")[0].splitlines()
-        assert [cell.strip() for cell in table[0].strip("|").split("|")] == ["metric", "method", "10-20 %", "50-60 %", "mean"]
+        assert [cell.strip() for cell in table[0].strip("|").split("|")] == [
+            "metric",
+            "method",
+            "10-20 %",
+            "50-60 %",
+            "mean",
+        ]
         assert len(table) == 2 + len(METRICS) * len(OPTIONS.methods)
         assert len({len(line) for line in table}) == 1
         cells = [cell.strip() for cell in table[2].strip("|").split("|")]
         figures = evaluation.figures[kind]["damaged"]
-        assert cells == ["PSNR (dB)", "damaged input", *(f"{figures[name]['psnr']:.2f}" for name in ("10-20", "50-60", "mean"))]
+        assert cells == [
+            "PSNR (dB)",
+            "damaged input",
+            *(f"{figures[name]['psnr']:.2f}" for name in ("10-20", "50-60", "mean")),
+        ]
 
 
 # ---------------------------------------------------------------- refusals

@@ -19,7 +19,14 @@ MASK[5:9, 10:20] = True
 def test_every_form_of_an_image_gives_the_same_pixels(tmp_path):
     Image.fromarray(PIXELS).save(tmp_path / "image.png")
     as_float = PIXELS.astype(np.float32) / 255
-    forms = [tmp_path / "image.png", str(tmp_path / "image.png"), Image.fromarray(PIXELS), PIXELS, as_float, torch.from_numpy(as_float).permute(2, 0, 1)]
+    forms = [
+        tmp_path / "image.png",
+        str(tmp_path / "image.png"),
+        Image.fromarray(PIXELS),
+        PIXELS,
+        as_float,
+        torch.from_numpy(as_float).permute(2, 0, 1),
+    ]
     for form in forms:
         assert np.array_equal(load_photograph(form).pixels, PIXELS)
 
@@ -112,7 +119,13 @@ def test_files_that_cannot_be_read_are_named(tmp_path, monkeypatch):
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:2000])
     frames = [Image.fromarray(make_pixels(8, 8, seed)) for seed in range(3)]
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
-    for name, message in [("none.png", "no file"), ("text.png", "not an image"), ("cut.png", "truncated"), ("moving.gif", "3 frames"), ("", "folder")]:
+    for name, message in [
+        ("none.png", "no file"),
+        ("text.png", "not an image"),
+        ("cut.png", "truncated"),
+        ("moving.gif", "3 frames"),
+        ("", "folder"),
+    ]:
         with pytest.raises(InvalidInputError, match=message):
             load_photograph(tmp_path / name)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)

@@ -21,7 +21,9 @@ STAGES = {"damaged", "coarse", "refined", "composite", "global_codes", "local_co
 
 def random_batch(height: int = 32, width: int = 48) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return torch.rand(2, 3, height, width, generator=generator), (torch.rand(2, 1, height, width, generator=generator) > 0.4).float()
+    return torch.rand(2, 3, height, width, generator=generator), (
+        torch.rand(2, 1, height, width, generator=generator) > 0.4
+    ).float()
 
 
 # ---------------------------------------------------------------- forward
@@ -52,8 +54,10 @@ def test_known_pixels_bit_for_bit_and_the_hole_from_the_refiner(model):
     where = known.bool().expand_as(image)
     assert torch.equal(output.composite[where], image[where])
     assert torch.equal(output.composite[~where], output.refined[~where])
-    assert 0 <= output.credibility.min() and output.credibility.max() <= 1
-    assert torch.equal(output.global_quantized, model.vqvae.global_quantizer.codebook[output.global_codes].permute(0, 3, 1, 2))
+    assert output.credibility.min() >= 0 and output.credibility.max() <= 1
+    assert torch.equal(
+        output.global_quantized, model.vqvae.global_quantizer.codebook[output.global_codes].permute(0, 3, 1, 2)
+    )
 
 
 def test_what_the_mask_hides_has_no_influence(model):
@@ -146,7 +150,9 @@ def test_stages_are_the_intermediates_of_forward(model):
     assert np.array_equal(result.stages["global_codes"], output.global_codes[0].numpy())
     assert np.array_equal(result.stages["local_codes"], output.local_codes[0].numpy())
     assert np.allclose(result.stages["credibility"], output.credibility[0, 0].numpy())
-    assert np.array_equal(np.array(result.stages["coarse"]), (output.coarse[0] * 255).round().byte().permute(1, 2, 0).numpy())
+    assert np.array_equal(
+        np.array(result.stages["coarse"]), (output.coarse[0] * 255).round().byte().permute(1, 2, 0).numpy()
+    )
     assert result.stages["composite"] is result.image
 
 
@@ -212,7 +218,7 @@ def test_a_tensor_missing_extra_or_mis_shaped_is_named(model, tmp_path):
 
 
 def test_a_folder_that_is_no_model_is_refused(model, tmp_path):
-    with pytest.raises(InvalidInputError, match="config.json"):
+    with pytest.raises(InvalidInputError, match=r"config\.json"):
         HVQInpainter.from_pretrained(tmp_path)
     model.save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"not safetensors")
@@ -221,6 +227,18 @@ def test_a_folder_that_is_no_model_is_refused(model, tmp_path):
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
     with pytest.raises(InvalidInputError, match="safetensors only"):
         HVQInpainter.from_pretrained(tmp_path)
+
+
+def test_a_name_that_leads_nowhere_is_one_sentence(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    for name, message in [
+        (tmp_path / "nothing", "no model folder"),
+        ("some thing", "neither a model folder nor the id"),
+        ("nobody/nothing", "can't be reached"),  # the tests are offline
+        (tmp_path, "can't be used"),
+    ]:
+        with pytest.raises(InvalidInputError, match=message):
+            HVQInpainter.from_pretrained(name)
 
 
 def test_a_checkpoint_of_another_preset_is_refused(model, tmp_path):

@@ -58,8 +58,12 @@ def test_credibility_loss_has_a_finite_gradient_where_the_difference_is_zero():
 def test_hole_and_valid_loss_equations_11_and_12():
     difference = np.abs(OUTPUT.numpy() - TARGET.numpy())
     known = KNOWN.numpy()
-    assert losses.hole_loss(OUTPUT, TARGET, KNOWN).item() == pytest.approx((difference * (1 - known)).sum() / difference.size, rel=1e-5)
-    assert losses.valid_loss(OUTPUT, TARGET, KNOWN).item() == pytest.approx((difference * known).sum() / difference.size, rel=1e-5)
+    assert losses.hole_loss(OUTPUT, TARGET, KNOWN).item() == pytest.approx(
+        (difference * (1 - known)).sum() / difference.size, rel=1e-5
+    )
+    assert losses.valid_loss(OUTPUT, TARGET, KNOWN).item() == pytest.approx(
+        (difference * known).sum() / difference.size, rel=1e-5
+    )
 
 
 def test_composite_equation_14_keeps_known_pixels_bit_for_bit():
@@ -88,13 +92,16 @@ def test_style_loss_equation_15():
 
     def gram(feature):
         channels = len(feature)
-        return np.array([[sum((feature[i] * feature[j]).reshape(-1)) for j in range(channels)] for i in range(channels)])
+        return np.array(
+            [[sum((feature[i] * feature[j]).reshape(-1)) for j in range(channels)] for i in range(channels)]
+        )
 
     expected = 0.0
     for o, c, t in zip(features(OUTPUT), features(pasted), features(TARGET), strict=True):
         _, channels, height, width = t.shape
         of_images = [
-            np.abs(gram(t[b].double().numpy()) - gram(c[b].double().numpy())).sum() + np.abs(gram(t[b].double().numpy()) - gram(o[b].double().numpy())).sum()
+            np.abs(gram(t[b].double().numpy()) - gram(c[b].double().numpy())).sum()
+            + np.abs(gram(t[b].double().numpy()) - gram(o[b].double().numpy())).sum()
             for b in range(2)
         ]
         expected += np.mean(of_images) / (channels**3 * height * width)
@@ -117,10 +124,16 @@ def test_total_loss_equation_17_is_the_weighted_sum(preset):
     weights = losses.LOSS_PRESETS[preset]
     total, terms = losses.refiner_loss(OUTPUT, TARGET, KNOWN, weights, features)
     pasted = losses.composite(OUTPUT, TARGET, KNOWN)
-    expected = weights.hole * losses.hole_loss(OUTPUT, TARGET, KNOWN) + weights.valid * losses.valid_loss(OUTPUT, TARGET, KNOWN)
+    expected = weights.hole * losses.hole_loss(OUTPUT, TARGET, KNOWN) + weights.valid * losses.valid_loss(
+        OUTPUT, TARGET, KNOWN
+    )
     if preset != "l1":
         expected = expected + weights.perceptual * losses.perceptual_loss(features, OUTPUT, pasted, TARGET)
-        expected = expected + weights.style * losses.style_loss(features, OUTPUT, pasted, TARGET) + weights.tv * losses.tv_loss(pasted)
+        expected = (
+            expected
+            + weights.style * losses.style_loss(features, OUTPUT, pasted, TARGET)
+            + weights.tv * losses.tv_loss(pasted)
+        )
     assert total.item() == pytest.approx(expected.item(), rel=1e-6)
     assert ("style" in terms) == (preset != "l1")
 

@@ -52,12 +52,16 @@ def test_a_file_is_the_mask_of_the_documented_seed(tmp_path):
 
 @pytest.mark.parametrize("kind", MASK_KINDS)
 def test_masks_json_is_enough_to_make_any_mask_again(tmp_path, kind):
-    write_mask_set(tmp_path, MaskSetOptions(kind=kind, size=24, per_ratio=2, min_percent=9, max_percent=11, seed=1), workers=1)
+    write_mask_set(
+        tmp_path, MaskSetOptions(kind=kind, size=24, per_ratio=2, min_percent=9, max_percent=11, seed=1), workers=1
+    )
     said = json.loads((tmp_path / "masks.json").read_text())
     for percent in range(said["min_percent"], said["max_percent"] + 1):
         for number in range(said["per_ratio"]):
             file = said["file"].split(",")[0].format(kind=said["kind"], percent=percent, number=number)
-            expected = make_mask(said["kind"], said["size"], said["size"], percent / 100, mask_seed(said["seed"], number))
+            expected = make_mask(
+                said["kind"], said["size"], said["size"], percent / 100, mask_seed(said["seed"], number)
+            )
             assert np.array_equal(read(tmp_path / file), expected)
 
 
@@ -71,7 +75,11 @@ def test_processes_write_the_same_bytes_as_one(tmp_path, monkeypatch):
 
 def test_sets_of_other_seeds_share_no_mask(tmp_path):
     for seed in (0, 1):
-        write_mask_set(tmp_path / str(seed), MaskSetOptions(size=32, per_ratio=20, min_percent=30, max_percent=30, seed=seed), workers=1)
+        write_mask_set(
+            tmp_path / str(seed),
+            MaskSetOptions(size=32, per_ratio=20, min_percent=30, max_percent=30, seed=seed),
+            workers=1,
+        )
     first, second = (set(contents(tmp_path / str(seed) / "random_walk").values()) for seed in (0, 1))
     assert len(first | second) == 40
 
@@ -109,10 +117,14 @@ def test_a_folder_in_use_is_refused_and_left_alone(tmp_path):
 
 
 def test_overwrite_replaces_the_set_and_keeps_other_files(tmp_path):
-    write_mask_set(tmp_path, MaskSetOptions(kind="box", size=16, per_ratio=2, min_percent=20, max_percent=22), workers=1)
+    write_mask_set(
+        tmp_path, MaskSetOptions(kind="box", size=16, per_ratio=2, min_percent=20, max_percent=22), workers=1
+    )
     (tmp_path / "box" / "20" / "mine.png").write_bytes(b"a picture")
     (tmp_path / "notes.txt").write_text("mine")
-    write_mask_set(tmp_path, MaskSetOptions(size=16, per_ratio=1, min_percent=30, max_percent=30), workers=1, overwrite=True)
+    write_mask_set(
+        tmp_path, MaskSetOptions(size=16, per_ratio=1, min_percent=30, max_percent=30), workers=1, overwrite=True
+    )
     assert set(contents(tmp_path)) == {"masks.json", "notes.txt", "box/20/mine.png", "random_walk/30/0000.png"}
 
 

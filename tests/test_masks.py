@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from hvq_inpaint import InvalidInputError
-from hvq_inpaint.masks import MASK_KINDS, RATIO_BUCKETS, _fold, box_mask, brush_mask, make_mask, random_walk_mask, ratio_in_bucket
+from hvq_inpaint.masks import (
+    MASK_KINDS,
+    RATIO_BUCKETS,
+    _fold,
+    box_mask,
+    brush_mask,
+    make_mask,
+    random_walk_mask,
+    ratio_in_bucket,
+)
 
 SIZES = [(64, 64), (40, 97), (9, 5), (256, 256)]
 
@@ -28,7 +38,7 @@ def test_folding_is_a_walk_in_which_a_step_off_the_image_is_drawn_again():
     free = np.cumsum(steps)
     position, walked = 0, []
     folded = _fold(np.concatenate([[0], free]), 7)
-    for here, there in zip(folded[:-1], folded[1:], strict=True):
+    for here, there in itertools.pairwise(folded):
         assert here == position
         # One step, or, at a border only, none.
         assert abs(int(there) - int(here)) == 1 or (here == there and here in (0, 6))
@@ -44,7 +54,7 @@ def naive_walk(size: int, ratio: float, generator: np.random.Generator) -> np.nd
     mask[tuple(position)] = True
     while mask.sum() < round(ratio * size * size):
         step = position + [(0, 1), (0, -1), (1, 0), (-1, 0)][generator.integers(4)]
-        if (0 <= step).all() and (step < size).all():
+        if (step >= 0).all() and (step < size).all():
             position = step
             mask[tuple(position)] = True
     return mask
@@ -105,7 +115,9 @@ def test_boxes_are_boxes():
     mask = box_mask(64, 64, 0.2, 3)
     corners = mask[:-1, :-1].astype(int) + mask[1:, 1:] - mask[1:, :-1] - mask[:-1, 1:]
     assert np.count_nonzero(corners) <= 4 * 8  # a few boxes have few corners; a brush has hundreds
-    assert np.count_nonzero(corners) < np.count_nonzero(brush_mask(64, 64, 0.2, 3)[:-1] != brush_mask(64, 64, 0.2, 3)[1:])
+    assert np.count_nonzero(corners) < np.count_nonzero(
+        brush_mask(64, 64, 0.2, 3)[:-1] != brush_mask(64, 64, 0.2, 3)[1:]
+    )
 
 
 @pytest.mark.parametrize("ratio", [0, 1, -0.5, 2])

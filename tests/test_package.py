@@ -15,29 +15,61 @@ PACKAGE = ROOT / "hvq_inpaint"
 
 
 def test_the_wheel_carries_command_templates_and_types(tmp_path):
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(tmp_path), str(ROOT)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "-q",
+        "-w",
+        str(tmp_path),
+        str(ROOT),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
-    assert {"hvq_inpaint/py.typed", "hvq_inpaint/templates/model_card.md", "hvq_inpaint/training/trainer.py"} <= set(names)
+    assert {"hvq_inpaint/py.typed", "hvq_inpaint/templates/model_card.md", "hvq_inpaint/training/trainer.py"} <= set(
+        names
+    )
     entry_points = next(name for name in names if name.endswith("entry_points.txt"))
-    assert "hvq-inpaint = hvq_inpaint.__main__:main" in zipfile.ZipFile(next(tmp_path.glob("*.whl"))).read(entry_points).decode()
+    assert (
+        "hvq-inpaint = hvq_inpaint.__main__:main"
+        in zipfile.ZipFile(next(tmp_path.glob("*.whl"))).read(entry_points).decode()
+    )
     assert not any(name.startswith(("tests", "hub")) for name in names)
 
 
 def test_importing_needs_neither_gradio_nor_what_only_training_needs():
-    code = "import sys, hvq_inpaint; print([n for n in ('gradio', 'torchvision', 'datasets', 'lpips', 'accelerate', 'cv2') if n in sys.modules])"
+    unneeded = ["gradio", "torchvision", "datasets", "lpips", "accelerate", "cv2"]
+    code = f"import sys, hvq_inpaint; print([name for name in {unneeded} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
 
 
 def test_ci_runs_exactly_the_readme_s_test_command():
-    command = next(line for line in (ROOT / "README.md").read_text().splitlines() if "pytest" in line and "venv" in line)
+    command = next(
+        line for line in (ROOT / "README.md").read_text().splitlines() if "pytest" in line and "venv" in line
+    )
     assert command in (ROOT / ".ci" / "run").read_text().splitlines()
 
 
 # The way of the data: a file may import those before it, never those after it.
-ORDER = ["errors", "config", "distributed", "masks", "images", "quantizer", "vqvae", "encoder", "refiner", "credibility", "losses", "inpainter"]
+ORDER = [
+    "errors",
+    "config",
+    "distributed",
+    "masks",
+    "images",
+    "quantizer",
+    "vqvae",
+    "encoder",
+    "refiner",
+    "credibility",
+    "losses",
+    "inpainter",
+]
 
 
 @pytest.mark.parametrize("name", ORDER)
@@ -45,5 +77,9 @@ def test_imports_run_one_way(name):
     tree = ast.parse((PACKAGE / f"{name}.py").read_text())
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1}
     assert imported <= set(ORDER[: ORDER.index(name)])
-    outside = {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module}
+    outside = {
+        node.module.split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module
+    }
     assert not outside & {"gradio", "accelerate", "datasets"}

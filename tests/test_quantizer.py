@@ -95,7 +95,11 @@ def test_codebook_arithmetic_is_float32_under_autocast():
 def test_start_from_data_puts_codes_where_the_latents_are():
     centres = torch.tensor([[10.0, 0], [-10, 0], [0, 10], [0, -10]])
     generator = torch.Generator().manual_seed(0)
-    latents = (centres[torch.randint(4, (400,), generator=generator)] + 0.1 * torch.randn(400, 2, generator=generator)).reshape(1, 20, 20, 2).permute(0, 3, 1, 2)
+    latents = (
+        (centres[torch.randint(4, (400,), generator=generator)] + 0.1 * torch.randn(400, 2, generator=generator))
+        .reshape(1, 20, 20, 2)
+        .permute(0, 3, 1, 2)
+    )
     quantizer = EMAQuantizer(16, 2).train()
     quantizer(latents)
     quantizer.start_from(latents, generator)

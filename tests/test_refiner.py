@@ -15,7 +15,13 @@ TINY = HVQConfig.preset("tiny")
 def test_a_block_is_figure_4():
     block = MultiDilationBlock(16, (1, 2, 4, 8))
     x = torch.randn(1, 16, 20, 20)
-    r = torch.cat([F.relu(F.conv2d(x, branch.weight, branch.bias, padding=rate, dilation=rate)) for branch, rate in zip(block.branches, (1, 2, 4, 8), strict=True)], dim=1)
+    r = torch.cat(
+        [
+            F.relu(F.conv2d(x, branch.weight, branch.bias, padding=rate, dilation=rate))
+            for branch, rate in zip(block.branches, (1, 2, 4, 8), strict=True)
+        ],
+        dim=1,
+    )
     assert r.shape == x.shape
     assert torch.allclose(block(x), x + F.conv2d(r, block.merge.weight, block.merge.bias, padding=1), atol=1e-6)
 

@@ -21,8 +21,8 @@ ROOT = Path(__file__).parent.parent
 
 
 def arguments(folder: Path, output: Path, *more: str) -> list[str]:
-    common = "--preset tiny --batch-size 4 --crop-size 32 --mask-size 32 --workers 0 --quantization-warmup 6 --restart-every 5"
-    common += " --learning-rate 3e-3 --learning-rate-warmup 3 --log-every 1 --mixed-precision no"
+    common = "--preset tiny --batch-size 4 --crop-size 32 --mask-size 32 --workers 0 --quantization-warmup 6"
+    common += " --restart-every 5 --learning-rate 3e-3 --learning-rate-warmup 3 --log-every 1 --mixed-precision no"
     return ["--dataset", str(folder), "--output", str(output), *common.split(), *more]
 
 
@@ -40,7 +40,20 @@ def trained(tmp_path_factory):
     folder, output = tmp_path_factory.mktemp("photographs"), tmp_path_factory.mktemp("run")
     for number in range(8):
         Image.fromarray(make_pixels(48, 56, number)).save(folder / f"{number}.png")
-    more = ["--stage", "all", "--steps", "30", "--validation", str(folder), "--validation-images", "4", "--validation-size", "32", "--validation-every", "15"]
+    more = [
+        "--stage",
+        "all",
+        "--steps",
+        "30",
+        "--validation",
+        str(folder),
+        "--validation-images",
+        "4",
+        "--validation-size",
+        "32",
+        "--validation-every",
+        "15",
+    ]
     trainer.run(parse_options(arguments(folder, output, *more)))
     return folder, output
 
@@ -54,7 +67,9 @@ def test_thirty_steps_lower_the_loss(trained, stage):
 
 def test_each_stage_changes_its_own_part_only(trained):
     _, output = trained
-    states = [load_file(output / stage / "model" / "model.safetensors") for stage in ("autoencoder", "encoder", "refiner")]
+    states = [
+        load_file(output / stage / "model" / "model.safetensors") for stage in ("autoencoder", "encoder", "refiner")
+    ]
 
     def changed(before, after):
         return {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
@@ -73,7 +88,13 @@ def test_a_run_leaves_what_one_needs_to_follow_it(trained):
     _, output = trained
     rows = [json.loads(line) for line in (output / "autoencoder" / "metrics.jsonl").read_text().splitlines()]
     names = set().union(*rows)
-    assert {"codebook/global_usage", "codebook/local_perplexity", "codebook/global_restarts", "images_per_second", "gradient_norm"} <= names
+    assert {
+        "codebook/global_usage",
+        "codebook/local_perplexity",
+        "codebook/global_restarts",
+        "images_per_second",
+        "gradient_norm",
+    } <= names
     assert {"validation/oracle_psnr", "validation/coarse_psnr", "validation/refined_psnr"} <= names
     assert "credibility/low_share" in (output / "encoder" / "metrics.jsonl").read_text()
     assert len(list((output / "refiner" / "samples").glob("*.png"))) == 2
@@ -90,7 +111,9 @@ def test_validation_changes_nothing(model):
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
-@pytest.mark.parametrize(("stage", "streaming"), [("autoencoder", []), ("autoencoder", ["--streaming"]), ("refiner", [])])
+@pytest.mark.parametrize(
+    ("stage", "streaming"), [("autoencoder", []), ("autoencoder", ["--streaming"]), ("refiner", [])]
+)
 def test_a_killed_run_ends_in_the_same_weights(trained, tmp_path, monkeypatch, stage, streaming):
     folder, output = trained
     more = ["--stage", stage, "--steps", "13", "--checkpoint-every", "4", *streaming]
@@ -111,12 +134,17 @@ def test_a_killed_run_ends_in_the_same_weights(trained, tmp_path, monkeypatch, s
     with pytest.raises(KeyboardInterrupt):
         trainer.run(parse_options(arguments(folder, tmp_path / "killed", *more)))
     monkeypatch.undo()
-    (tmp_path / "killed" / stage / "checkpoints" / "partial-00000012").mkdir()  # a kill while saving leaves such a folder
+    (
+        tmp_path / "killed" / stage / "checkpoints" / "partial-00000012"
+    ).mkdir()  # a kill while saving leaves such a folder
     trainer.run(parse_options(arguments(folder, tmp_path / "killed", *more, "--resume")))
 
     whole, resumed = (load_file(tmp_path / run / stage / "model" / "model.safetensors") for run in ("whole", "killed"))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    assert sorted(path.name for path in (tmp_path / "killed" / stage / "checkpoints").iterdir()) == ["step-00000008", "step-00000012"]
+    assert sorted(path.name for path in (tmp_path / "killed" / stage / "checkpoints").iterdir()) == [
+        "step-00000008",
+        "step-00000012",
+    ]
 
 
 def test_streaming_trains_too(trained, tmp_path):
@@ -129,7 +157,10 @@ def test_streaming_trains_too(trained, tmp_path):
     [
         (["--stage", "encoder", "--steps", "1"], "train --stage autoencoder first"),
         (["--stage", "autoencoder", "--steps", "1", "--batch-size", "64"], "fewer than one step's 64"),
-        (["--stage", "refiner", "--steps", "1", "--loss", "paper", "--vgg-weights", "nowhere.safetensors"], "nowhere.safetensors"),
+        (
+            ["--stage", "refiner", "--steps", "1", "--loss", "paper", "--vgg-weights", "nowhere.safetensors"],
+            "nowhere.safetensors",
+        ),
         (["--stage", "all", "--steps", "1", "2"], "one for each of the 3 stages"),
     ],
 )
@@ -140,9 +171,24 @@ def test_a_run_that_cannot_start_says_so_and_writes_nothing(trained, tmp_path, m
 
 
 def test_a_model_of_another_preset_is_refused(trained, tmp_path):
-    HVQInpainter(HVQConfig.from_dict({**HVQConfig.preset("tiny").to_dict(), "num_codes": 8})).save_pretrained(tmp_path / "other")
+    HVQInpainter(HVQConfig.from_dict({**HVQConfig.preset("tiny").to_dict(), "num_codes": 8})).save_pretrained(
+        tmp_path / "other"
+    )
     with pytest.raises(InvalidInputError, match="other sizes than preset tiny"):
-        trainer.run(parse_options(arguments(trained[0], tmp_path / "run", "--stage", "encoder", "--steps", "1", "--init", str(tmp_path / "other"))))
+        trainer.run(
+            parse_options(
+                arguments(
+                    trained[0],
+                    tmp_path / "run",
+                    "--stage",
+                    "encoder",
+                    "--steps",
+                    "1",
+                    "--init",
+                    str(tmp_path / "other"),
+                )
+            )
+        )
 
 
 def test_a_second_run_in_the_same_folder_needs_resume(trained, tmp_path):
@@ -155,9 +201,16 @@ def test_a_second_run_in_the_same_folder_needs_resume(trained, tmp_path):
 def test_two_processes_train_by_accelerate_launch(trained, tmp_path):
     more = arguments(trained[0], tmp_path, "--stage", "autoencoder", "--steps", "8", "--batch-size", "2")
     # 'accelerate launch --cpu' would start one process without a word.
-    launch = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no".split()
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
     environment = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, *launch, str(ROOT / "train_accelerate.py"), *more], capture_output=True, text=True, env={**os.environ, **environment}, check=False)
+    done = subprocess.run(
+        [sys.executable, *launch, str(ROOT / "train_accelerate.py"), *more],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     rows = [json.loads(line) for line in (tmp_path / "autoencoder" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, 9))
@@ -166,7 +219,16 @@ def test_two_processes_train_by_accelerate_launch(trained, tmp_path):
 
 
 def test_the_command_reports_an_error_in_one_line(tmp_path):
-    command = [sys.executable, str(ROOT / "train_accelerate.py"), "--stage", "autoencoder", "--dataset", str(tmp_path / "none"), "--output", str(tmp_path / "run")]
+    command = [
+        sys.executable,
+        str(ROOT / "train_accelerate.py"),
+        "--stage",
+        "autoencoder",
+        "--dataset",
+        str(tmp_path / "none"),
+        "--output",
+        str(tmp_path / "run"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith("error: There is no dataset at")

@@ -1,1 +1,4 @@
-"""Evaluation of a trained model: figures by mask kind and mask ratio, beside the classical methods, and their report."""
+"""Evaluation of a trained model.
+
+Figures by mask kind and mask ratio, beside the classical methods, and their report.
+"""

@@ -23,7 +23,8 @@ def load_opencv() -> ModuleType:
         import cv2
     except ImportError:
         raise InvalidInputError(
-            'The comparison with OpenCV needs opencv-python: install it with pip install "hvq-inpaint[evaluation]", or leave its rows out with --no-opencv.'
+            "The comparison with OpenCV needs opencv-python: "
+            'install it with pip install "hvq-inpaint[evaluation]", or leave its rows out with --no-opencv.'
         ) from None
     return cv2
 

@@ -61,7 +61,9 @@ class EvaluationOptions:
     def __post_init__(self) -> None:
         unknown = [kind for kind in self.mask_kinds if kind not in MASK_KINDS]
         if unknown or not self.mask_kinds:
-            raise InvalidInputError(f"There is no mask kind {', '.join(unknown) or 'given'}; choose among {', '.join(MASK_KINDS)}.")
+            raise InvalidInputError(
+                f"There is no mask kind {', '.join(unknown) or 'given'}; choose among {', '.join(MASK_KINDS)}."
+            )
         if not self.buckets:
             raise InvalidInputError("There is no bucket of mask ratios given, such as 10-20.")
         for name, values in (("mask kind", self.mask_kinds), ("bucket", self.buckets)):
@@ -69,9 +71,13 @@ class EvaluationOptions:
                 raise InvalidInputError(f"Each {name} can be given only once.")
         for low, high in self.buckets:
             if not 0 < low < high < 1:
-                raise InvalidInputError(f"A bucket of mask ratios must satisfy 0 < low < high < 100 %, not {bucket_name((low, high))}.")
+                raise InvalidInputError(
+                    f"A bucket of mask ratios must satisfy 0 < low < high < 100 %, not {bucket_name((low, high))}."
+                )
         if self.size < _MIN_SIZE or self.size % SIZE_MULTIPLE:
-            raise InvalidInputError(f"The size must be a multiple of {SIZE_MULTIPLE} and at least {_MIN_SIZE}, not {self.size}.")
+            raise InvalidInputError(
+                f"The size must be a multiple of {SIZE_MULTIPLE} and at least {_MIN_SIZE}, not {self.size}."
+            )
         if self.limit is not None and self.limit < 1:
             raise InvalidInputError(f"The limit must be at least 1 image, not {self.limit}.")
         if self.batch_size < 1:
@@ -89,7 +95,9 @@ class Evaluation:
 
     options: EvaluationOptions
     number_of_images: int
-    figures: dict[str, dict[str, dict[str, Figures]]]  # by mask kind, method, and bucket such as "10-20" or "mean" over the buckets
+    figures: dict[
+        str, dict[str, dict[str, Figures]]
+    ]  # by mask kind, method, and bucket such as "10-20" or "mean" over the buckets
     hole_shares: dict[str, dict[str, float]]  # mean share of missing pixels, by mask kind and bucket
     codebooks: dict[str, dict[str, float]]  # "global" and "local": usage and perplexity on the intact crops
     versions: dict[str, str]
@@ -116,7 +124,10 @@ def evaluation_mask(kind: str, size: int, bucket: Bucket, seed: int, index: int)
         # Boxes miss their ratio by up to 0.02, and any mask by the rounding to whole pixels.
         if low <= mask.mean() < high:
             return mask
-    raise InvalidInputError(f"No {kind} mask of {size} x {size} pixels has a share of missing pixels within {bucket_name(bucket)} %; choose a wider bucket.")
+    raise InvalidInputError(
+        f"No {kind} mask of {size} x {size} pixels has a share of missing pixels within {bucket_name(bucket)} %; "
+        "choose a wider bucket."
+    )
 
 
 def evaluation_crop(path: Path, size: int) -> np.ndarray:
@@ -171,7 +182,9 @@ def evaluate(model: HVQInpainter, files: Sequence[Path], options: EvaluationOpti
         raise InvalidInputError("There is no image to evaluate on.")
     settings = [(kind, bucket) for kind in options.mask_kinds for bucket in options.buckets]
     values: dict[tuple[str, Bucket, str], dict[str, list[float]]] = {
-        (kind, bucket, method): {metric: [] for metric in METRICS} for kind, bucket in settings for method in options.methods
+        (kind, bucket, method): {metric: [] for metric in METRICS}
+        for kind, bucket in settings
+        for method in options.methods
     }
     shares: dict[tuple[str, Bucket], list[float]] = {setting: [] for setting in settings}
     codes: dict[str, list[torch.Tensor]] = {"global": [], "local": []}
@@ -196,7 +209,9 @@ def evaluate(model: HVQInpainter, files: Sequence[Path], options: EvaluationOpti
                         values[kind, bucket, method][metric] += numbers
                 bar.update(len(batch))
     model.train(was_training)
-    figures: dict[str, dict[str, dict[str, Figures]]] = {kind: {method: {} for method in options.methods} for kind in options.mask_kinds}
+    figures: dict[str, dict[str, dict[str, Figures]]] = {
+        kind: {method: {} for method in options.methods} for kind in options.mask_kinds
+    }
     for (kind, bucket, method), numbers in values.items():
         figures[kind][method][bucket_name(bucket)] = {metric: _mean(numbers[metric]) for metric in METRICS}
     for methods in figures.values():
@@ -207,7 +222,10 @@ def evaluate(model: HVQInpainter, files: Sequence[Path], options: EvaluationOpti
         options=options,
         number_of_images=len(chosen),
         figures=figures,
-        hole_shares={kind: {bucket_name(bucket): _mean(shares[kind, bucket]) for bucket in options.buckets} for kind in options.mask_kinds},
+        hole_shares={
+            kind: {bucket_name(bucket): _mean(shares[kind, bucket]) for bucket in options.buckets}
+            for kind in options.mask_kinds
+        },
         codebooks={level: {"usage": share, "perplexity": perplexity} for level, (share, perplexity) in usage.items()},
         versions=_versions(options.opencv),
     )
@@ -235,10 +253,10 @@ def _outputs(
     return results
 
 
-def _for_metrics(output: torch.Tensor, target: torch.Tensor, missing: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Output and target rounded to 8 bits. The metrics are summed in float64, which Apple's GPUs do not have."""
-    if output.device.type == "mps":
-        output, target, missing = output.cpu(), target.cpu(), missing.cpu()
+def _for_metrics(
+    output: torch.Tensor, target: torch.Tensor, missing: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Output and target rounded to 8 bits."""
     return round_to_uint8(output), round_to_uint8(target), missing
 
 

@@ -59,7 +59,15 @@ class TrainingOptions:
 
 
 # Flags that take one value for all stages, or one for each of the stages that are run.
-_PER_STAGE = ("steps", "batch_size", "crop_size", "learning_rate", "learning_rate_warmup", "validation_every", "checkpoint_every")
+_PER_STAGE = (
+    "steps",
+    "batch_size",
+    "crop_size",
+    "learning_rate",
+    "learning_rate_warmup",
+    "validation_every",
+    "checkpoint_every",
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -68,55 +76,153 @@ def build_parser() -> argparse.ArgumentParser:
         prog="train_accelerate.py",
         description="Train an HVQInpainter in three stages, each from the model that the last one saved. "
         "Start with 'accelerate launch train_accelerate.py ...', or with plain python on one device.",
-        epilog="Flags marked * take one value for all stages, or with --stage all three values: autoencoder, encoder, refiner.",
+        epilog="Flags marked * take one value for all stages, or with --stage all three values: "
+        "autoencoder, encoder, refiner.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     defaults = {field.name: field.default for field in dataclasses.fields(TrainingOptions)}
 
     what = parser.add_argument_group("what to train")
-    what.add_argument("--stage", choices=(*TRAINING_STAGES, "all"), required=True, help="autoencoder: VQ-VAE and codebooks; encoder: EncoderB1; refiner; all: one after the other")
+    what.add_argument(
+        "--stage",
+        choices=(*TRAINING_STAGES, "all"),
+        required=True,
+        help="autoencoder: VQ-VAE and codebooks; encoder: EncoderB1; refiner; all: one after the other",
+    )
     what.add_argument("--dataset", required=True, help="a folder of images, Parquet, or a dataset id on the Hub")
-    what.add_argument("--output", required=True, help="folder for checkpoints, logs and models; the trained model is OUTPUT/STAGE/model")
+    what.add_argument(
+        "--output",
+        required=True,
+        help="folder for checkpoints, logs and models; the trained model is OUTPUT/STAGE/model",
+    )
     what.add_argument("--preset", choices=tuple(PRESETS), default=defaults["preset"], help="sizes of the networks")
-    what.add_argument("--init", metavar="MODEL", help="start from this saved model or Hub id instead of the last stage's")
+    what.add_argument(
+        "--init", metavar="MODEL", help="start from this saved model or Hub id instead of the last stage's"
+    )
 
     data = parser.add_argument_group("data")
     data.add_argument("--split", default=defaults["split"], help="split of a dataset on the Hub")
     data.add_argument("--streaming", action="store_true", help="read the dataset while training")
-    data.add_argument("--crop-size", type=int, nargs="+", default=[defaults["crop_size"]], help="* side of the training crops in pixels, a multiple of 8")
-    data.add_argument("--mask-size", type=int, default=defaults["mask_size"], help="masks are made at this size and cropped")
-    data.add_argument("--mask-kinds", nargs="+", choices=MASK_KINDS, default=list(MASK_KINDS), help="kinds of masks, drawn in equal shares")
-    data.add_argument("--workers", type=int, default=defaults["workers"], help="processes that load data, for each training process")
+    data.add_argument(
+        "--crop-size",
+        type=int,
+        nargs="+",
+        default=[defaults["crop_size"]],
+        help="* side of the training crops in pixels, a multiple of 8",
+    )
+    data.add_argument(
+        "--mask-size", type=int, default=defaults["mask_size"], help="masks are made at this size and cropped"
+    )
+    data.add_argument(
+        "--mask-kinds",
+        nargs="+",
+        choices=MASK_KINDS,
+        default=list(MASK_KINDS),
+        help="kinds of masks, drawn in equal shares",
+    )
+    data.add_argument(
+        "--workers", type=int, default=defaults["workers"], help="processes that load data, for each training process"
+    )
 
     optimisation = parser.add_argument_group("optimisation")
     optimisation.add_argument("--steps", type=int, nargs="+", default=[defaults["steps"]], help="* optimiser steps")
-    optimisation.add_argument("--batch-size", type=int, nargs="+", default=[defaults["batch_size"]], help="* images a step, for each process")
-    optimisation.add_argument("--learning-rate", type=float, nargs="+", default=[defaults["learning_rate"]], help="* at the peak, after a linear warm-up")
-    optimisation.add_argument("--final-learning-rate", type=float, default=defaults["final_learning_rate"], help="share of the peak at which the cosine ends")
-    optimisation.add_argument("--learning-rate-warmup", type=int, nargs="+", default=[defaults["learning_rate_warmup"]], help="* steps")
-    optimisation.add_argument("--adam-betas", type=float, nargs=2, default=list(defaults["adam_betas"]), help="Adam's two decay rates")
-    optimisation.add_argument("--max-gradient-norm", type=float, default=defaults["max_gradient_norm"], help="gradients are scaled down to this norm; 0: never")
-    optimisation.add_argument("--mixed-precision", choices=("no", "bf16", "fp16"), help="overrides what accelerate was configured with")
+    optimisation.add_argument(
+        "--batch-size", type=int, nargs="+", default=[defaults["batch_size"]], help="* images a step, for each process"
+    )
+    optimisation.add_argument(
+        "--learning-rate",
+        type=float,
+        nargs="+",
+        default=[defaults["learning_rate"]],
+        help="* at the peak, after a linear warm-up",
+    )
+    optimisation.add_argument(
+        "--final-learning-rate",
+        type=float,
+        default=defaults["final_learning_rate"],
+        help="share of the peak at which the cosine ends",
+    )
+    optimisation.add_argument(
+        "--learning-rate-warmup", type=int, nargs="+", default=[defaults["learning_rate_warmup"]], help="* steps"
+    )
+    optimisation.add_argument(
+        "--adam-betas", type=float, nargs=2, default=list(defaults["adam_betas"]), help="Adam's two decay rates"
+    )
+    optimisation.add_argument(
+        "--max-gradient-norm",
+        type=float,
+        default=defaults["max_gradient_norm"],
+        help="gradients are scaled down to this norm; 0: never",
+    )
+    optimisation.add_argument(
+        "--mixed-precision", choices=("no", "bf16", "fp16"), help="overrides what accelerate was configured with"
+    )
     optimisation.add_argument("--compile", action="store_true", help="compile the networks (torch.compile)")
     optimisation.add_argument("--seed", type=int, default=defaults["seed"], help="of weights, order, crops and masks")
 
     stages = parser.add_argument_group("single stages")
-    stages.add_argument("--quantization-warmup", type=int, default=defaults["quantization_warmup"], help="autoencoder: steps without quantisation, before the codebooks start from data")
-    stages.add_argument("--restart-every", type=int, default=defaults["restart_every"], help="autoencoder: steps between restarts of dead codes; 0: never")
-    stages.add_argument("--credibility-quantile", type=float, default=defaults["credibility_quantile"], help="encoder: quantile of the clean distances that is MaxDist, Eq. (8); 1 is the paper's")
-    stages.add_argument("--low-credibility-weight", type=float, default=defaults["low_credibility_weight"], help="encoder: weight of vectors of low credibility, Eq. (10)")
-    stages.add_argument("--loss", choices=tuple(LOSS_PRESETS), default=defaults["loss"], help="refiner: weights of Eq. (17)")
-    stages.add_argument("--vgg-weights", metavar="FILE", help="refiner: safetensors with the Oxford VGG-19 for Eq. (13), (15), instead of torchvision's download")
+    stages.add_argument(
+        "--quantization-warmup",
+        type=int,
+        default=defaults["quantization_warmup"],
+        help="autoencoder: steps without quantisation, before the codebooks start from data",
+    )
+    stages.add_argument(
+        "--restart-every",
+        type=int,
+        default=defaults["restart_every"],
+        help="autoencoder: steps between restarts of dead codes; 0: never",
+    )
+    stages.add_argument(
+        "--credibility-quantile",
+        type=float,
+        default=defaults["credibility_quantile"],
+        help="encoder: quantile of the clean distances that is MaxDist, Eq. (8); 1 is the paper's",
+    )
+    stages.add_argument(
+        "--low-credibility-weight",
+        type=float,
+        default=defaults["low_credibility_weight"],
+        help="encoder: weight of vectors of low credibility, Eq. (10)",
+    )
+    stages.add_argument(
+        "--loss", choices=tuple(LOSS_PRESETS), default=defaults["loss"], help="refiner: weights of Eq. (17)"
+    )
+    stages.add_argument(
+        "--vgg-weights",
+        metavar="FILE",
+        help="refiner: safetensors with the Oxford VGG-19 for Eq. (13), (15), instead of torchvision's download",
+    )
 
     following = parser.add_argument_group("following a run")
     following.add_argument("--validation", metavar="DATASET", help="images to validate on: folder, Parquet or Hub id")
-    following.add_argument("--validation-images", type=int, default=defaults["validation_images"], help="how many of them")
-    following.add_argument("--validation-size", type=int, default=defaults["validation_size"], help="side of their centre crops in pixels")
-    following.add_argument("--validation-every", type=int, nargs="+", default=[defaults["validation_every"]], help="* steps between validations")
+    following.add_argument(
+        "--validation-images", type=int, default=defaults["validation_images"], help="how many of them"
+    )
+    following.add_argument(
+        "--validation-size", type=int, default=defaults["validation_size"], help="side of their centre crops in pixels"
+    )
+    following.add_argument(
+        "--validation-every",
+        type=int,
+        nargs="+",
+        default=[defaults["validation_every"]],
+        help="* steps between validations",
+    )
     following.add_argument("--log-every", type=int, default=defaults["log_every"], help="steps between logged values")
-    following.add_argument("--checkpoint-every", type=int, nargs="+", default=[defaults["checkpoint_every"]], help="* steps between checkpoints")
-    following.add_argument("--keep-checkpoints", type=int, default=defaults["keep_checkpoints"], help="older ones are deleted")
-    following.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in OUTPUT, skip stages that are done")
+    following.add_argument(
+        "--checkpoint-every",
+        type=int,
+        nargs="+",
+        default=[defaults["checkpoint_every"]],
+        help="* steps between checkpoints",
+    )
+    following.add_argument(
+        "--keep-checkpoints", type=int, default=defaults["keep_checkpoints"], help="older ones are deleted"
+    )
+    following.add_argument(
+        "--resume", action="store_true", help="continue from the newest checkpoint in OUTPUT, skip stages that are done"
+    )
     return parser
 
 
@@ -127,8 +233,17 @@ def parse_options(arguments: Sequence[str] | None = None) -> list[TrainingOption
     values["mask_kinds"], values["adam_betas"] = tuple(values["mask_kinds"]), tuple(values["adam_betas"])
     for name in _PER_STAGE:
         if len(values[name]) not in (1, len(stages)):
-            raise InvalidInputError(f"--{name.replace('_', '-')} takes one value, or one for each of the {len(stages)} stages, not {len(values[name])}.")
+            raise InvalidInputError(
+                f"--{name.replace('_', '-')} takes one value, or one for each of the {len(stages)} stages, "
+                f"not {len(values[name])}."
+            )
     return [
-        TrainingOptions(**{**values, "stage": stage, **{name: values[name][position if len(values[name]) > 1 else 0] for name in _PER_STAGE}})
+        TrainingOptions(
+            **{
+                **values,
+                "stage": stage,
+                **{name: values[name][position if len(values[name]) > 1 else 0] for name in _PER_STAGE},
+            }
+        )
         for position, stage in enumerate(stages)
     ]

@@ -64,10 +64,16 @@ class AutoencoderStage(TrainingStage):
         elif options.restart_every and since % options.restart_every == 0:
             with torch.no_grad():
                 mid, global_latents = vqvae.encoder_a1(image)
-                restarted = {"codebook/global_restarts": vqvae.global_quantizer.restart_dead_codes(global_latents, generator=generator)}
+                restarted = {
+                    "codebook/global_restarts": vqvae.global_quantizer.restart_dead_codes(
+                        global_latents, generator=generator
+                    )
+                }
                 global_quantized, _ = vqvae.global_quantizer.quantize(global_latents)
                 local_latents = vqvae.encoder_a2(global_quantized, mid)
-                restarted["codebook/local_restarts"] = vqvae.local_quantizer.restart_dead_codes(local_latents, generator=generator)
+                restarted["codebook/local_restarts"] = vqvae.local_quantizer.restart_dead_codes(
+                    local_latents, generator=generator
+                )
             return {name: torch.tensor(float(number)) for name, number in restarted.items()}
         return {}
 
@@ -79,10 +85,16 @@ class AutoencoderStage(TrainingStage):
             return loss, {"loss/reconstruction": loss.detach()}
         output = vqvae(image)
         loss = vqvae_loss(output.reconstruction, image, output.commitment)
-        logs = {"loss/commitment": output.commitment.detach(), "loss/reconstruction": (loss - 0.25 * output.commitment).detach()}
+        logs = {
+            "loss/commitment": output.commitment.detach(),
+            "loss/reconstruction": (loss - 0.25 * output.commitment).detach(),
+        }
         for level, codes in (("global", output.global_codes), ("local", output.local_codes)):
             usage, perplexity = codebook_usage(codes, self.model.config.num_codes)
-            logs[f"codebook/{level}_usage"], logs[f"codebook/{level}_perplexity"] = torch.tensor(usage), torch.tensor(perplexity)
+            logs[f"codebook/{level}_usage"], logs[f"codebook/{level}_perplexity"] = (
+                torch.tensor(usage),
+                torch.tensor(perplexity),
+            )
         return loss, logs
 
     @torch.no_grad()
@@ -107,7 +119,10 @@ class EncoderStage(TrainingStage):
             clean_mid, clean_latents = model.vqvae.encoder_a1(image)
         damaged_mid, damaged_latents = model.encoder_b1(image * known, known)
         weights, max_dist = credibility_weights(
-            clean_latents.float(), damaged_latents.float(), model.vqvae.global_quantizer.codebook, options.credibility_quantile
+            clean_latents.float(),
+            damaged_latents.float(),
+            model.vqvae.global_quantizer.codebook,
+            options.credibility_quantile,
         )
         of_mid = mid_loss(clean_mid, damaged_mid, known)
         of_latents = credibility_loss(clean_latents, damaged_latents, weights, options.low_credibility_weight)

@@ -17,7 +17,15 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from ..config import HVQConfig
-from ..data import InpaintingDataset, InpaintingStream, Sample, SampleOptions, load_images, make_sample, validation_samples
+from ..data import (
+    InpaintingDataset,
+    InpaintingStream,
+    Sample,
+    SampleOptions,
+    load_images,
+    make_sample,
+    validation_samples,
+)
 from ..errors import InvalidInputError
 from ..features import VGG19Features, load_vgg19
 from ..inpainter import TRAINING_STAGES, HVQInpainter
@@ -58,7 +66,9 @@ def _accelerator(options: TrainingOptions) -> Accelerator:
     return accelerator
 
 
-def train_stage(accelerator: Accelerator, options: TrainingOptions, features: VGG19Features | None = None) -> HVQInpainter:
+def train_stage(
+    accelerator: Accelerator, options: TrainingOptions, features: VGG19Features | None = None
+) -> HVQInpainter:
     """Train one stage, from its start or from its last checkpoint, and save the model it ends with."""
     folder = Path(options.output) / options.stage
     checkpoints = folder / "checkpoints"
@@ -66,7 +76,9 @@ def train_stage(accelerator: Accelerator, options: TrainingOptions, features: VG
         accelerator.print(f"Stage {options.stage} is done: {folder / 'model'}.")
         return HVQInpainter.from_pretrained(folder / "model")
     if not options.resume and checkpoint_folders(checkpoints):
-        raise InvalidInputError(f"{folder} holds the checkpoints of another run: continue it with --resume, or choose another --output.")
+        raise InvalidInputError(
+            f"{folder} holds the checkpoints of another run: continue it with --resume, or choose another --output."
+        )
 
     set_seed(options.seed)
     model = _initial_model(options)
@@ -76,7 +88,13 @@ def train_stage(accelerator: Accelerator, options: TrainingOptions, features: VG
     loader = _data_loader(accelerator, options)
     held_out = []
     if options.validation:
-        held_out = validation_samples(load_images(options.validation), options.validation_images, options.validation_size, options.mask_kinds, options.seed)
+        held_out = validation_samples(
+            load_images(options.validation),
+            options.validation_images,
+            options.validation_size,
+            options.mask_kinds,
+            options.seed,
+        )
 
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=options.learning_rate, betas=options.adam_betas)
@@ -96,14 +114,24 @@ def train_stage(accelerator: Accelerator, options: TrainingOptions, features: VG
         (folder / "options.json").write_text(json.dumps(vars(options), indent=2), encoding="utf-8")
 
     stage.train()
-    bar = tqdm(total=options.steps, initial=progress.step, desc=options.stage, unit="step", disable=not accelerator.is_main_process, dynamic_ncols=True)
+    bar = tqdm(
+        total=options.steps,
+        initial=progress.step,
+        desc=options.stage,
+        unit="step",
+        disable=not accelerator.is_main_process,
+        dynamic_ncols=True,
+    )
     for batch, epoch, position in _batches(accelerator, loader, options, progress):
         step = progress.step
         image = batch["image"].contiguous(memory_format=torch.channels_last)
         logs = stage.before_step(step, image)
         loss, values = wrapped(image, batch["known"])
         if not torch.isfinite(loss.detach()):
-            raise InvalidInputError(f"The loss of step {step} is {loss.item()}: stop here, lower --learning-rate and continue from {checkpoints} with --resume.")
+            raise InvalidInputError(
+                f"The loss of step {step} is {loss.item()}: stop here, lower --learning-rate "
+                f"and continue from {checkpoints} with --resume."
+            )
         accelerator.backward(loss)
         if options.max_gradient_norm:
             values["gradient_norm"] = accelerator.clip_grad_norm_(parameters, options.max_gradient_norm)
@@ -114,8 +142,16 @@ def train_stage(accelerator: Accelerator, options: TrainingOptions, features: VG
         progress = Progress(step + 1, epoch, position)
         bar.update()
         log.step(progress.step, {"loss": loss.detach(), **values, **logs}, schedule.get_last_lr()[0], bar)
-        if held_out and (progress.step % options.validation_every == 0 or progress.step == options.steps) and accelerator.is_main_process:
-            log.validation(progress.step, validate(model, held_out, accelerator.device), sample_grid(model, held_out[:6], accelerator.device))
+        if (
+            held_out
+            and (progress.step % options.validation_every == 0 or progress.step == options.steps)
+            and accelerator.is_main_process
+        ):
+            log.validation(
+                progress.step,
+                validate(model, held_out, accelerator.device),
+                sample_grid(model, held_out[:6], accelerator.device),
+            )
         if progress.step % options.checkpoint_every == 0 and progress.step < options.steps:
             save_checkpoint(accelerator, checkpoints, progress, options.keep_checkpoints)
     bar.close()
@@ -143,10 +179,16 @@ def _initial_model(options: TrainingOptions) -> HVQInpainter:
         before = TRAINING_STAGES[TRAINING_STAGES.index(options.stage) - 1]
         folder = Path(options.output) / before / "model"
         if not folder.is_dir():
-            raise InvalidInputError(f"Stage {options.stage} starts from {folder}, which does not exist: train --stage {before} first, or give a model with --init.")
+            raise InvalidInputError(
+                f"Stage {options.stage} starts from {folder}, which does not exist: "
+                f"train --stage {before} first, or give a model with --init."
+            )
         model = HVQInpainter.from_pretrained(folder)
     if model.config != HVQConfig.preset(options.preset):
-        raise InvalidInputError(f"The model that stage {options.stage} starts from has other sizes than preset {options.preset}: give the preset that it was made with.")
+        raise InvalidInputError(
+            f"The model that stage {options.stage} starts from has other sizes than preset {options.preset}: "
+            "give the preset that it was made with."
+        )
     return model
 
 
@@ -159,7 +201,9 @@ def _make_stage(model: HVQInpainter, options: TrainingOptions, features: VGG19Fe
 
 
 def _sample_options(options: TrainingOptions) -> SampleOptions:
-    return SampleOptions(crop_size=options.crop_size, mask_size=options.mask_size, mask_kinds=options.mask_kinds, seed=options.seed)
+    return SampleOptions(
+        crop_size=options.crop_size, mask_size=options.mask_size, mask_kinds=options.mask_kinds, seed=options.seed
+    )
 
 
 def _data_loader(accelerator: Accelerator, options: TrainingOptions) -> DataLoader:
@@ -168,14 +212,21 @@ def _data_loader(accelerator: Accelerator, options: TrainingOptions) -> DataLoad
     common = {"batch_size": options.batch_size, "num_workers": options.workers, "drop_last": True}
     if options.streaming:
         # Already split over the processes by shards; accelerate would read everything on the first one.
-        return DataLoader(InpaintingStream(images, samples, accelerator.process_index, accelerator.num_processes), **common)
+        return DataLoader(
+            InpaintingStream(images, samples, accelerator.process_index, accelerator.num_processes), **common
+        )
     needed = options.batch_size * accelerator.num_processes
     if len(images) < needed:
-        raise InvalidInputError(f"The dataset {options.dataset} holds {len(images)} images, fewer than one step's {needed}: lower --batch-size.")
+        raise InvalidInputError(
+            f"The dataset {options.dataset} holds {len(images)} images, fewer than one step's {needed}: "
+            "lower --batch-size."
+        )
     return accelerator.prepare(DataLoader(InpaintingDataset(images, samples), shuffle=True, **common))
 
 
-def _batches(accelerator: Accelerator, loader: DataLoader, options: TrainingOptions, progress: Progress) -> Iterator[tuple[Sample, int, int]]:
+def _batches(
+    accelerator: Accelerator, loader: DataLoader, options: TrainingOptions, progress: Progress
+) -> Iterator[tuple[Sample, int, int]]:
     """Batches on the device from where `progress` stands up to the last step, each with its epoch and number in it."""
     epoch, position, step = progress.epoch, progress.batch, progress.step
     while step < options.steps:
@@ -189,11 +240,17 @@ def _batches(accelerator: Accelerator, loader: DataLoader, options: TrainingOpti
             found = True
             position += 1
             step += 1
-            yield {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in batch.items()}, epoch, position
+            yield (
+                {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in batch.items()},
+                epoch,
+                position,
+            )
             if step == options.steps:
                 return
         if not found and not position:
-            raise InvalidInputError(f"The dataset {options.dataset} holds fewer images than one batch of {options.batch_size}.")
+            raise InvalidInputError(
+                f"The dataset {options.dataset} holds fewer images than one batch of {options.batch_size}."
+            )
         epoch, position = epoch + 1, 0
 
 
@@ -209,7 +266,11 @@ def _learning_rate_factor(step: int, options: TrainingOptions) -> float:
 def _calibration_images(accelerator: Accelerator, options: TrainingOptions) -> torch.Tensor:
     """Intact training crops of this process, (N, 3, S, S)."""
     images = load_images(options.dataset, options.split, options.streaming)
-    rows = images.take(CALIBRATION_IMAGES) if options.streaming else (images[i] for i in range(0, len(images), max(1, len(images) // CALIBRATION_IMAGES)))
+    rows = (
+        images.take(CALIBRATION_IMAGES)
+        if options.streaming
+        else (images[i] for i in range(0, len(images), max(1, len(images) // CALIBRATION_IMAGES)))
+    )
     samples = _sample_options(options)
     pixels = [make_sample(row["image"], samples, 0, index)["image"] for index, row in enumerate(rows)]
     return torch.stack(pixels[:CALIBRATION_IMAGES]).to(accelerator.device)
@@ -245,8 +306,12 @@ class _Log:
         folder.mkdir(parents=True, exist_ok=True)
         grid.save(folder / f"step-{step:08d}.png")
         if self.accelerator.log_with:
-            self.accelerator.get_tracker("tensorboard").log_images({"samples": np.asarray(grid)[None]}, step=step, dataformats="NHWC")
-        self.accelerator.print("  ".join(f"{name.removeprefix('validation/')} {value:.2f}" for name, value in values.items()))
+            self.accelerator.get_tracker("tensorboard").log_images(
+                {"samples": np.asarray(grid)[None]}, step=step, dataformats="NHWC"
+            )
+        self.accelerator.print(
+            "  ".join(f"{name.removeprefix('validation/')} {value:.2f}" for name, value in values.items())
+        )
         self.since_step = None  # the time of a validation is no training time
 
     def _write(self, step: int, row: dict[str, float]) -> None:
@@ -254,7 +319,7 @@ class _Log:
             return
         if self.accelerator.log_with:
             self.accelerator.log(row, step=step)
-        with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **row}) + "\n")
 
     def close(self) -> None:

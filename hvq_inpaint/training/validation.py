@@ -1,4 +1,7 @@
-"""Validation while training: PSNR in the hole of the oracle, the coarse and the refined result, and a grid to look at."""
+"""Validation while training.
+
+PSNR in the hole of the oracle, the coarse and the refined result, and a grid to look at.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ from ..quantizer import codebook_usage
 
 @torch.inference_mode()
 def validate(model: HVQInpainter, samples: list[Sample], device: torch.device, batch_size: int = 8) -> dict[str, float]:
-    """Means over the samples: PSNR in the hole, in dB, of `oracle`, `coarse` and `refined`, usage and perplexity of both codebooks.
+    """Means over the samples.
+
+    PSNR in the hole, in dB, of `oracle`, `coarse` and `refined`, usage and perplexity of both codebooks.
 
     The model is left in the mode that it came in.
     """

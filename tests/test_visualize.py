@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import make_pixels
+from PIL import Image
+
+from hvq_inpaint import HVQInpainter, InvalidInputError
+from hvq_inpaint.visualize import (
+    STAGE_NAMES,
+    code_palette,
+    code_picture,
+    credibility_colours,
+    credibility_picture,
+    oklab,
+    stage_pictures,
+)
+
+
+def test_palette_has_as_many_different_colours_as_codes() -> None:
+    palette = code_palette(512)
+    assert palette.shape == (512, 3) and palette.dtype == np.uint8
+    assert len(np.unique(palette, axis=0)) == 512
+    assert np.array_equal(palette[:32], code_palette(32))
+
+
+def test_palette_colours_can_be_told_apart() -> None:
+    positions = oklab(code_palette(512))
+    distances = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
+    np.fill_diagonal(distances, np.inf)
+    assert distances.min() > 0.02  # about the least difference that an eye sees side by side
+    assert positions[:, 0].min() > 0.25  # none is taken for the black of a hole
+
+
+def test_palette_is_fixed() -> None:
+    assert code_palette(4).tolist() == [[255, 0, 228], [0, 255, 0], [0, 67, 0], [27, 0, 255]]
+    with pytest.raises(ValueError):
+        code_palette(8)[0] = 0
+
+
+@pytest.mark.parametrize("number", [0, -1, 10**6])
+def test_palette_refuses_an_impossible_number(number: int) -> None:
+    with pytest.raises(InvalidInputError, match="colours"):
+        code_palette(number)
+
+
+def test_oklab_of_known_colours() -> None:
+    assert oklab(np.array([255, 255, 255])) == pytest.approx([1, 0, 0], abs=1e-4)
+    assert oklab(np.array([0, 0, 0])) == pytest.approx([0, 0, 0], abs=1e-9)
+    assert oklab(np.array([255, 0, 0])) == pytest.approx([0.628, 0.225, 0.126], abs=1e-3)
+
+
+def test_code_picture_enlarges_each_cell_to_a_square_of_its_colour() -> None:
+    codes = np.arange(12).reshape(3, 4)
+    picture = np.asarray(code_picture(codes, num_codes=16, longest_side=40))
+    assert picture.shape == (30, 40, 3)
+    assert np.array_equal(picture, code_palette(16)[codes].repeat(10, axis=0).repeat(10, axis=1))
+
+
+def test_code_picture_keeps_the_aspect_ratio_and_never_shrinks() -> None:
+    assert code_picture(np.zeros((10, 64), dtype=np.int64), 1).size == (512, 80)
+    assert code_picture(np.zeros((10, 64), dtype=np.int64), 1, longest_side=8).size == (64, 10)
+
+
+@pytest.mark.parametrize(
+    "codes",
+    [np.array([[0, 8]]), np.array([[-1, 0]]), np.zeros((2, 2)), np.zeros(4, dtype=int), np.zeros((0, 2), dtype=int)],
+)
+def test_code_picture_refuses_what_is_no_code_map(codes: np.ndarray) -> None:
+    with pytest.raises(InvalidInputError):
+        code_picture(codes, num_codes=8)
+
+
+def test_credibility_ramp_grows_lighter_evenly() -> None:
+    colours = credibility_colours(np.linspace(0, 1, 101)[None])
+    assert colours.shape == (1, 101, 3) and colours.dtype == np.uint8
+    assert colours[0, 0].tolist() == [68, 1, 84] and colours[0, -1].tolist() == [253, 231, 37]
+    steps = np.diff(oklab(colours)[0, :, 0])
+    assert steps.min() > 0 and steps.max() < 4 * steps.mean()
+
+
+def test_credibility_picture_over_a_photograph() -> None:
+    photograph = Image.new("RGB", (33, 20), (10, 20, 30))
+    credibility = np.array([[0.0, 1.0]], dtype=np.float32)
+    assert credibility_picture(credibility, longest_side=64).size == (64, 32)
+    assert np.array_equal(credibility_picture(credibility, photograph=photograph, opacity=0.0), photograph)
+    opaque = np.asarray(credibility_picture(credibility, photograph=photograph, opacity=1.0))
+    assert opaque.shape == (20, 33, 3)
+    assert opaque[0, 0].tolist() == [68, 1, 84] and opaque[-1, -1].tolist() == [253, 231, 37]
+
+
+@pytest.mark.parametrize(
+    "credibility",
+    [
+        np.array([[1.1]]),
+        np.array([[-0.1]]),
+        np.array([[np.nan]]),
+        np.zeros((1, 1), dtype=int),
+        np.zeros(3),
+        np.zeros((0, 1)),
+    ],
+)
+def test_credibility_refuses_what_is_no_credibility_map(credibility: np.ndarray) -> None:
+    with pytest.raises(InvalidInputError):
+        credibility_colours(credibility)
+
+
+def test_credibility_picture_refuses_an_impossible_opacity() -> None:
+    with pytest.raises(InvalidInputError, match="opacity"):
+        credibility_picture(np.ones((1, 1)), opacity=1.5)
+
+
+def test_stage_pictures_of_a_result(model: HVQInpainter) -> None:
+    mask = np.zeros((40, 56), dtype=bool)
+    mask[10:20, 10:30] = True
+    result = model.inpaint(make_pixels(40, 56), mask)
+    pictures = stage_pictures(result.stages, model.config.num_codes)
+    assert tuple(pictures) == STAGE_NAMES
+    assert (
+        pictures["damaged"].size
+        == pictures["coarse"].size
+        == pictures["refined"].size
+        == pictures["composite"].size
+        == (56, 40)
+    )
+    # The maps are 7 x 5 and 14 x 10 cells.
+    assert pictures["global_codes"].size == pictures["local_codes"].size == pictures["credibility"].size == (512, 366)
