@@ -13,7 +13,6 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 import app
-from hvq_inpaint import InvalidInputError
 from hvq_inpaint.visualize import STAGE_NAMES
 
 HEIGHT, WIDTH = 60, 90

@@ -112,39 +112,44 @@ def test_validation_changes_nothing(model):
 
 
 @pytest.mark.parametrize(
-    ("stage", "streaming"), [("autoencoder", []), ("autoencoder", ["--streaming"]), ("refiner", [])]
+    ("stage", "streaming", "killed_at_checkpoint", "ends_with"),
+    [
+        ("autoencoder", [], 2, "autoencoder"),
+        ("autoencoder", ["--streaming"], 2, "autoencoder"),
+        ("refiner", [], 2, "refiner"),
+        ("all", [], 5, "refiner"),  # in the second stage
+    ],
 )
-def test_a_killed_run_ends_in_the_same_weights(trained, tmp_path, monkeypatch, stage, streaming):
+def test_a_killed_run_ends_in_the_same_weights(
+    trained, tmp_path, monkeypatch, stage, streaming, killed_at_checkpoint, ends_with
+):
     folder, output = trained
     more = ["--stage", stage, "--steps", "13", "--checkpoint-every", "4", *streaming]
-    if stage != "autoencoder":
+    if stage == "refiner":
         more += ["--init", str(output / "encoder" / "model")]
     trainer.run(parse_options(arguments(folder, tmp_path / "whole", *more)))
 
     saved = trainer.save_checkpoint
     calls = []
 
-    def killed_at_the_second(*details):
-        saved(*details)
-        calls.append(details)
-        if len(calls) == 2:
+    def killed(accelerator, checkpoints, *details):
+        saved(accelerator, checkpoints, *details)
+        calls.append(checkpoints)
+        if len(calls) == killed_at_checkpoint:
+            (checkpoints / "partial-00000012").mkdir()  # what a kill while saving leaves
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(trainer, "save_checkpoint", killed_at_the_second)
+    monkeypatch.setattr(trainer, "save_checkpoint", killed)
     with pytest.raises(KeyboardInterrupt):
         trainer.run(parse_options(arguments(folder, tmp_path / "killed", *more)))
     monkeypatch.undo()
-    (
-        tmp_path / "killed" / stage / "checkpoints" / "partial-00000012"
-    ).mkdir()  # a kill while saving leaves such a folder
     trainer.run(parse_options(arguments(folder, tmp_path / "killed", *more, "--resume")))
 
-    whole, resumed = (load_file(tmp_path / run / stage / "model" / "model.safetensors") for run in ("whole", "killed"))
+    runs = [tmp_path / run / ends_with for run in ("whole", "killed")]
+    whole, resumed = (load_file(run / "model" / "model.safetensors") for run in runs)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    assert sorted(path.name for path in (tmp_path / "killed" / stage / "checkpoints").iterdir()) == [
-        "step-00000008",
-        "step-00000012",
-    ]
+    left = sorted(path.name for path in calls[-1].iterdir())
+    assert left == ["step-00000008", "step-00000012"]
 
 
 def test_streaming_trains_too(trained, tmp_path):

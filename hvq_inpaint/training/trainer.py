@@ -43,9 +43,9 @@ def run(stages: list[TrainingOptions]) -> HVQInpainter:
     # First, so that a missing feature network is told before hours of training, not after.
     needed = [options for options in stages if options.stage == "refiner" and LOSS_PRESETS[options.loss].needs_features]
     features = load_vgg19(needed[0].vgg_weights) if needed else None
-    accelerator = _accelerator(stages[0])
-    model = None
     for options in stages:
+        # A new one for each stage: it checkpoints all that was ever prepared with it.
+        accelerator = _accelerator(options)
         model = train_stage(accelerator, options, features)
     accelerator.end_training()
     return model
