@@ -82,7 +82,7 @@ def bundle(source: Path, evaluation: Path, commands: Path, target: Path) -> None
             "model_name": "hub/model",
             "architecture": f"Preset `small`, {parameters / 1e6:.1f} M parameters: "
             "the paper's VQ stage with the transformer's output fed back into F_mid, "
-            "and a multi-dilation refiner of half the paper's width that predicts a correction of its input.",
+            "and a multi-dilation refiner of half the paper's width.",
             "training": f"{notes}\n\n```bash\n{commands_text}\n```",
             "results": results_text(document),
         },

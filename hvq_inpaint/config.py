@@ -36,7 +36,6 @@ class HVQConfig:
     refiner_channels: tuple[int, int, int] = (64, 128, 256)  # at full, half and quarter size
     refiner_blocks: int = 8
     dilation_rates: tuple[int, ...] = (1, 2, 4, 8)  # one entry = the single-rate variants of Table 6
-    refiner_correction: bool = False  # predict a correction of the refiner's input, not the image itself
 
     config_version: int = 1
 
@@ -105,7 +104,7 @@ PRESETS: dict[str, HVQConfig] = {
     # The sizes of the paper: 15.7 M parameters.
     "paper": HVQConfig(),
     # The bundled model: the paper's VQ stage and depth, a refiner of half the width that two CPU cores can train.
-    "small": HVQConfig(transformer_feedback=True, refiner_channels=(32, 64, 128), refiner_correction=True),
+    "small": HVQConfig(transformer_feedback=True, refiner_channels=(32, 64, 128)),
     # Tests: every part is there, a training step takes milliseconds.
     "tiny": HVQConfig(
         stem_channels=8,

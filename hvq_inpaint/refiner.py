@@ -57,7 +57,20 @@ class MultiDilationRefiner(nn.Module):
             nn.ReLU(),
             nn.Conv2d(full, 3, 3, padding=1),
         )
-        self.correction = config.refiner_correction
+        self._initialise()
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """Keep the variance of what passes through (He et al. 2015).
+
+        PyTorch's own start lets it fall to a sixth with every layer, and what reaches the last one is mostly biases.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                nn.init.zeros_(module.bias)
+        for block in self.blocks:
+            block.merge.weight.mul_(len(self.blocks) ** -0.5)  # the blocks add up
 
     def forward(self, coarse_composite: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         """I_out of the paper.
@@ -71,6 +84,4 @@ class MultiDilationRefiner(nn.Module):
             (B, 3, H, W); clamped to [0, 1] in eval mode only, so that training keeps its gradient.
         """
         refined = self.decoder(self.blocks(self.encoder(torch.cat([coarse_composite, 1 - known], dim=1))))
-        if self.correction:
-            refined = coarse_composite + refined
         return refined if self.training else refined.clamp(0, 1)

@@ -44,9 +44,17 @@ def test_a_block_reaches_as_far_as_its_rates():
     assert (rows.min().item(), rows.max().item()) == (20 - 9, 20 + 9)  # 8 by the branch, 1 by the last convolution
 
 
-@pytest.mark.parametrize("correction", [False, True])
-def test_clamped_in_eval_mode_only(correction):
-    refiner = MultiDilationRefiner(HVQConfig.from_dict({**TINY.to_dict(), "refiner_correction": correction}))
+def test_a_fresh_refiner_passes_on_the_variance_of_its_input():
+    refiner = MultiDilationRefiner(HVQConfig.preset("small"))
+    image = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        features = refiner.encoder(torch.cat([image, torch.zeros(2, 1, 64, 64)], dim=1))
+        after = refiner.blocks(features)
+    assert 0.2 < features.std() < 2 and 0.5 < after.std() / features.std() < 3
+
+
+def test_clamped_in_eval_mode_only():
+    refiner = MultiDilationRefiner(TINY)
     torch.nn.init.constant_(refiner.decoder[-1].bias, 5.0)
     image, known = torch.rand(1, 3, 16, 24), torch.ones(1, 1, 16, 24)
     assert refiner.train()(image, known).max() > 1
