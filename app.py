@@ -9,7 +9,6 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -20,10 +19,9 @@ from gradio.data_classes import FileData, ImageData
 from PIL import Image, ImageOps
 
 from hvq_inpaint import HVQInpainter, InvalidInputError
+from hvq_inpaint.commands import load_model
 from hvq_inpaint.images import load_mask, load_photograph, open_image
 from hvq_inpaint.visualize import stage_pictures
-
-BUNDLED_MODEL = Path(__file__).resolve().parent / "hub" / "model"
 
 TITLE = "Fill in a photograph"
 EXPLANATION = """
@@ -42,7 +40,7 @@ CAPTIONS = {
     "damaged": "1. Damaged input (F2): what the model sees of the photograph; black is missing.",
     "global_codes": "2. Global codes (Q1): the layout in cells of 8 x 8 pixels; a colour is a code.",
     "local_codes": "3. Local codes (Q2): the texture in cells of 4 x 4 pixels; a colour is a code.",
-    "credibility": "4. Credibility (VW): how far each global code is trusted; yellow is credible, violet is not.",
+    "credibility": "4. Credibility: how far each global code is trusted; yellow is credible, violet is not.",
     "coarse": "5. VQ result: the codes of the part worked on, decoded to a rough picture.",
     "refined": "6. Refined (I_out): the rough picture with its details redrawn.",
     "composite": "7. Composite (I_comp): the refined picture in the hole, the photograph everywhere else.",
@@ -303,7 +301,6 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = argparse.ArgumentParser(description="A page in the browser to fill in the painted part of a photograph.")
     parser.add_argument(
         "--model",
-        default=str(BUNDLED_MODEL),
         help="a folder with config.json and model.safetensors, or user/name on the Hub (default: the bundled model)",
     )
     parser.add_argument(
@@ -311,6 +308,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument(
         "--port", type=int, help="port to listen on (default: GRADIO_SERVER_PORT, or the first free one from 7860)"
+    )
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps; auto is a GPU if there is one (default: auto)"
     )
     parser.add_argument(
         "--share",
@@ -324,7 +324,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Load the model and serve the page until it is interrupted; the exit status."""
     options = parse_arguments(arguments)
     try:
-        model = HVQInpainter.from_pretrained(options.model)
+        model = load_model(options.model, options.device)
         launch(build(model), server_name=options.host, server_port=options.port, share=options.share)
     except (InvalidInputError, OSError) as error:  # an OSError: the address or the port can't be had
         print(f"error: {error}", file=sys.stderr)

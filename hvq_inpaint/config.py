@@ -8,6 +8,8 @@ from typing import Any
 
 from .errors import InvalidInputError
 
+_MAY_BE_ZERO = ("residual_blocks", "transformer_blocks", "transformer_feedback", "refiner_blocks")
+
 
 @dataclass(frozen=True)
 class HVQConfig:
@@ -43,21 +45,18 @@ class HVQConfig:
         # JSON knows no tuples.
         object.__setattr__(self, "refiner_channels", tuple(self.refiner_channels))
         object.__setattr__(self, "dilation_rates", tuple(self.dilation_rates))
-        for name in (
-            "stem_channels",
-            "mid_channels",
-            "residual_channels",
-            "code_dim",
-            "num_codes",
-            "transformer_width",
-            "transformer_heads",
-        ):
-            if getattr(self, name) < 1:
-                raise InvalidInputError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if len(self.refiner_channels) != 3 or min(self.refiner_channels) < 1:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            values = value if isinstance(value, tuple) else (value,)
+            kind = {"bool": bool, "float": (float, int)}.get(str(field.type), int)
+            if not values or not all(isinstance(single, kind) for single in values):
+                raise InvalidInputError(f"{field.name} can't be {value!r}.")
+            if field.name not in _MAY_BE_ZERO and not all(values):
+                raise InvalidInputError(f"{field.name} must be at least 1, not {value}.")
+            if min(values) < 0:
+                raise InvalidInputError(f"{field.name} must not be negative, not {value}.")
+        if len(self.refiner_channels) != 3:
             raise InvalidInputError(f"refiner_channels must be three positive sizes, not {self.refiner_channels}.")
-        if not self.dilation_rates or min(self.dilation_rates) < 1:
-            raise InvalidInputError(f"dilation_rates must be positive integers, not {self.dilation_rates}.")
         if self.refiner_channels[2] % 4:
             raise InvalidInputError(
                 f"The last of refiner_channels must be divisible by 4, not {self.refiner_channels[2]}."
@@ -85,19 +84,18 @@ class HVQConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> HVQConfig:
         """The inverse of `to_dict`; a name that no field has is an error that says so."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
+        version = values.get("config_version", 1)
+        if isinstance(version, int) and version > cls.config_version:
+            raise InvalidInputError(
+                f"The configuration is of version {version} and this hvq_inpaint reads up to {cls.config_version}: "
+                "install a newer hvq_inpaint."
+            )
+        unknown = sorted(set(values) - {field.name for field in dataclasses.fields(cls)})
         if unknown:
             raise InvalidInputError(
                 f"The configuration has fields that this version of hvq_inpaint does not know: {', '.join(unknown)}."
             )
-        config = cls(**values)
-        if config.config_version > cls.config_version:
-            raise InvalidInputError(
-                f"The configuration is of version {config.config_version} "
-                f"and this hvq_inpaint reads up to {cls.config_version}: install a newer hvq_inpaint."
-            )
-        return config
+        return cls(**values)
 
 
 PRESETS: dict[str, HVQConfig] = {

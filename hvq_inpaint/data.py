@@ -2,7 +2,7 @@
 mask.
 
 Everything random about a sample comes from a generator keyed by (seed, epoch, index), so a sample does not depend on
-which worker or process makes it, nor on what was made before.
+what was made before, nor, unless it is streamed, on which worker or process makes it.
 """
 
 from __future__ import annotations
@@ -79,6 +79,12 @@ def load_images(source: str, split: str = "train", streaming: bool = False) -> A
         raise InvalidInputError(f"The dataset {source} holds no images.")
     # Bytes in a plain Parquet file are decoded as well.
     return dataset.cast_column("image", datasets.Image())
+
+
+def spread(length: int, number: int) -> list[int]:
+    """At most `number` indices, spread evenly over `length` items."""
+    number = min(number, length)
+    return [position * length // number for position in range(number)]
 
 
 @dataclass(frozen=True)
@@ -169,7 +175,11 @@ class InpaintingDataset(Dataset):
         return len(self.images)
 
     def __getitem__(self, index: int) -> Sample:
-        return make_sample(self.images[index]["image"], self.options, self.epoch, index)
+        try:
+            image = self.images[index]["image"]
+        except (OSError, SyntaxError) as error:  # Pillow reports a damaged PNG as a SyntaxError
+            raise InvalidInputError(f"Image {index} of the dataset can't be decoded: {error}.") from None
+        return make_sample(image, self.options, self.epoch, index)
 
 
 class InpaintingStream(IterableDataset):
@@ -206,11 +216,11 @@ def validation_samples(
 
     `number` images spread over the set, centre crops, masks of 10 to 60 % of each kind in turn.
     """
-    number = min(number, len(images))
+    indices = spread(len(images), number)
     samples = []
-    for position in range(number):
-        pixels = center_crop(images[position * len(images) // number]["image"], size)
-        ratio = 0.1 + 0.5 * (position + 0.5) / number
+    for position, index in enumerate(indices):
+        pixels = center_crop(images[index]["image"], size)
+        ratio = 0.1 + 0.5 * (position + 0.5) / len(indices)
         mask = make_mask(kinds[position % len(kinds)], size, size, round(ratio, 6), seed + position)
         samples.append(
             {

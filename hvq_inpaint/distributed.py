@@ -1,4 +1,4 @@
-"""Sums, maxima and gathers over all processes; each is the identity when there is only one.
+"""Sums and gathers over all processes; each is the identity when there is only one.
 
 The codebook and the credibility threshold belong to the *global* batch, so the networks themselves need these.
 """

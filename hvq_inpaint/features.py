@@ -108,7 +108,7 @@ class VGG19Features(nn.Module):
     def calibrate(self, images: torch.Tensor) -> None:
         """Store the mean activation of each map on intact `images` (N, 3, H, W)."""
         totals = sum(
-            torch.stack([map_.double().mean() * len(part) for map_ in self._activations(part)])
+            torch.stack([map_.float().mean() * len(part) for map_ in self._activations(part)])
             for part in images.split(8)
         )
         self.mean_activations.copy_(totals / len(images))

@@ -57,7 +57,8 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     path = Path(path)
     try:
         image = Image.open(path)
-        if getattr(image, "n_frames", 1) > 1:
+        # The first frame of an MPO, as many phones save JPEG, is the photograph; the others are previews or gain maps.
+        if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
             raise InvalidInputError(
                 f"{path} holds {image.n_frames} frames: save the one to be filled as an image of its own."
             )

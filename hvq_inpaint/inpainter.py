@@ -309,6 +309,9 @@ class HVQInpainter(
         Raises:
             InvalidInputError: there is no such model, it can't be fetched, or its files do not fit together.
         """
+        allowed = {"revision", "token", "cache_dir", "local_files_only", "force_download"}
+        if surplus := set(options) - allowed:
+            raise TypeError(f"from_pretrained() does not take {', '.join(sorted(surplus))}; move the model with .to().")
         name = str(pretrained_model_name_or_path)
         if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
             raise InvalidInputError(f"There is no model folder {name}.")
@@ -326,7 +329,7 @@ class HVQInpainter(
             raise InvalidInputError(
                 f"The model {name} can't be fetched from the Hub: {str(error).splitlines()[0]}"
             ) from None
-        except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:  # a TypeError: a field of another type
+        except (json.JSONDecodeError, UnicodeDecodeError, TypeError, AttributeError) as error:  # no JSON, or no object
             raise InvalidInputError(f"The config.json of {name} can't be used: {error}.") from None
 
     @classmethod
@@ -378,10 +381,12 @@ def save_state(state: dict[str, torch.Tensor], folder: Path) -> None:
     """Write `model.safetensors` into `folder`, whole or not at all."""
     path = folder / constants.SAFETENSORS_SINGLE_FILE
     partial = path.with_suffix(".partial")
-    save_file(
-        {name: tensor.detach().contiguous().cpu() for name, tensor in state.items()}, partial, metadata={"format": "pt"}
-    )
-    partial.replace(path)
+    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in state.items()}
+    try:
+        save_file(tensors, partial, metadata={"format": "pt"})
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load_state(model: nn.Module, path: Path) -> None:
@@ -406,11 +411,6 @@ def load_state(model: nn.Module, path: Path) -> None:
         more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise InvalidInputError(f"{path} does not fit the configuration: {'; '.join(problems[:3])}{more}.")
     model.load_state_dict(state)
-
-
-def read_config(folder: Path) -> HVQConfig:
-    """The `HVQConfig` of a saved model's folder."""
-    return HVQConfig.from_dict(json.loads((folder / constants.CONFIG_NAME).read_text(encoding="utf-8")))
 
 
 def _paste(pixels: np.ndarray, tensor: torch.Tensor, region: Region) -> np.ndarray:

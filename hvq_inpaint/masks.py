@@ -45,11 +45,13 @@ class RawRandom:
         return low + int(self._bits.random_raw() % (high - low + 1))
 
 
-def _check(height: int, width: int, ratio: float) -> None:
+def _check(height: int, width: int, ratio: float, seed: int) -> tuple[int, int, float, int]:
+    """The arguments of a mask as plain numbers: NumPy's would be other keys, and others in each version of NumPy."""
     if height < 1 or width < 1:
         raise InvalidInputError(f"A mask needs a height and a width of at least 1, not {height} x {width}.")
     if not 0 < ratio < 1:
         raise InvalidInputError(f"The ratio of missing pixels must lie between 0 and 1, not {ratio}.")
+    return int(height), int(width), float(ratio), int(seed)
 
 
 def random_walk_mask(height: int, width: int, ratio: float, seed: int) -> np.ndarray:
@@ -63,7 +65,7 @@ def random_walk_mask(height: int, width: int, ratio: float, seed: int) -> np.nda
     Returns:
         bool (height, width), True = repaint, with exactly `round(ratio * height * width)` True (at least one).
     """
-    _check(height, width, ratio)
+    height, width, ratio, seed = _check(height, width, ratio, seed)
     random = RawRandom("random_walk", height, width, ratio, seed)
     target = max(1, round(ratio * height * width))
     # Unfolded: a free walk on the whole grid, folded back at the borders like a strip of paper. A step off the image
@@ -107,7 +109,7 @@ def brush_mask(height: int, width: int, ratio: float, seed: int) -> np.ndarray:
     Returns:
         bool (height, width), True = repaint, the share of True within 0.02 of `ratio` (or one pixel, if that is more).
     """
-    _check(height, width, ratio)
+    height, width, ratio, seed = _check(height, width, ratio, seed)
     random = RawRandom("brush", height, width, ratio, seed)
     mask = np.zeros((height, width), dtype=bool)
     target = max(1, round(ratio * height * width))
@@ -155,7 +157,7 @@ def box_mask(height: int, width: int, ratio: float, seed: int) -> np.ndarray:
         bool (height, width), True = repaint, the share of True within 0.02 of `ratio` (or one row or column of a box,
         where the image is so small that this is more).
     """
-    _check(height, width, ratio)
+    height, width, ratio, seed = _check(height, width, ratio, seed)
     random = RawRandom("box", height, width, ratio, seed)
     mask = np.zeros((height, width), dtype=bool)
     target = ratio * height * width
@@ -187,7 +189,13 @@ def make_mask(kind: str, height: int, width: int, ratio: float, seed: int) -> np
     return _FUNCTIONS[kind](height, width, ratio, seed)
 
 
+def in_bucket(ratio: float, bucket: tuple[float, float]) -> bool:
+    """Whether a share of missing pixels belongs to `bucket`."""
+    low, high = bucket
+    return low <= ratio < high or (bucket == RATIO_BUCKETS[-1] and ratio == high)
+
+
 def ratio_in_bucket(bucket: tuple[float, float], *key: object) -> float:
     """A ratio drawn from [low, high) of `bucket`, the same for the same key."""
-    low, high = bucket
+    low, high = float(bucket[0]), float(bucket[1])
     return RawRandom("ratio", low, high, *key).uniform(low, high)

@@ -200,7 +200,7 @@ def codebook_usage(codes: torch.Tensor, num_codes: int) -> tuple[float, float]:
         The share of codes used at least once, in [0, 1], and the perplexity exp(entropy) of their frequencies,
         in [1, K].
     """
-    counts = torch.bincount(codes.reshape(-1), minlength=num_codes).double()
+    counts = torch.bincount(codes.reshape(-1), minlength=num_codes).cpu().double()  # Apple's GPUs have no float64
     frequencies = counts / counts.sum()
     entropy = -torch.special.xlogy(frequencies, frequencies).sum()
     return float((counts > 0).double().mean()), float(entropy.exp())

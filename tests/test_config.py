@@ -30,7 +30,10 @@ def test_the_paper_has_about_15_7_million_parameters():
         ({"refiner_channels": [1, 2]}, "refiner_channels"),
         ({"codebook_decay": 1.0}, "codebook_decay"),
         ({"colour": "blue"}, "colour"),
-        ({"config_version": 99}, "newer"),
+        ({"config_version": 99, "fields_of_the_future": 1}, "newer"),
+        ({"num_codes": "many"}, "num_codes can't be 'many'"),
+        ({"refiner_blocks": -1}, "refiner_blocks must not be negative"),
+        ({"transformer_feedback": 1}, "transformer_feedback can't be 1"),
     ],
 )
 def test_sizes_that_make_no_network_are_refused(change, message):

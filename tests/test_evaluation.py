@@ -16,6 +16,7 @@ from conftest import make_model, make_pixels
 from PIL import Image
 
 from hvq_inpaint import HVQInpainter
+from hvq_inpaint.data import spread
 from hvq_inpaint.errors import InvalidInputError
 from hvq_inpaint.evaluation.baselines import OPENCV_METHODS, inpaint_opencv
 from hvq_inpaint.evaluation.evaluate import (
@@ -27,7 +28,6 @@ from hvq_inpaint.evaluation.evaluate import (
     evaluation_crop,
     evaluation_mask,
     measure,
-    spread,
 )
 from hvq_inpaint.evaluation.report import summary, to_json, to_markdown
 from hvq_inpaint.masks import MASK_KINDS, RATIO_BUCKETS, random_walk_mask
@@ -155,10 +155,8 @@ def test_batch_size_changes_no_mask_and_next_to_no_figure(model, files, evaluati
 
 
 def test_limit_keeps_the_masks_of_the_images_that_remain(files):
-    many = [Path(str(number)) for number in range(10)]
-    assert spread(many, None) == list(enumerate(many))
-    assert spread(many, 2) == [(0, many[0]), (5, many[5])]
-    assert spread(many, 99) == list(enumerate(many))
+    assert spread(10, 10) == spread(10, 99) == list(range(10))
+    assert spread(10, 2) == [0, 5]
 
 
 def test_model_is_left_as_it_came(files):

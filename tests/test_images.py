@@ -133,6 +133,13 @@ def test_files_that_cannot_be_read_are_named(tmp_path, monkeypatch):
         load_photograph(tmp_path / "whole.png")
 
 
+def test_the_photograph_of_a_phone_s_mpo_is_taken(tmp_path):
+    frames = [Image.fromarray(make_pixels(16, 24, seed)) for seed in range(2)]
+    frames[0].save(tmp_path / "phone.jpg", format="MPO", save_all=True, append_images=frames[1:], quality=100)
+    pixels = load_photograph(tmp_path / "phone.jpg").pixels
+    assert np.abs(pixels.astype(int) - make_pixels(16, 24, 0)).mean() < 8
+
+
 def test_pixels_survive_the_way_to_a_tensor_and_back():
     assert np.array_equal(to_pixels(to_tensor(PIXELS)[0]), PIXELS)
 

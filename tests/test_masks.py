@@ -87,6 +87,12 @@ def test_same_name_same_mask_and_another_seed_another(kind):
     assert not np.array_equal(first, make_mask(kind, 48, 56, 0.3, 6))
 
 
+@pytest.mark.parametrize("kind", MASK_KINDS)
+def test_numpy_s_numbers_name_the_same_mask(kind):
+    same = make_mask(kind, np.int64(32), np.int32(40), np.float64(0.3), np.uint8(5))
+    assert np.array_equal(make_mask(kind, 32, 40, 0.3, 5), same)
+
+
 # A mask must stay the same across versions and platforms: datasets are published by their seeds.
 STORED = {
     "random_walk": "921451f8247fe8fb",

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate.data_loader import DataLoaderShard
 from safetensors.torch import load_file
 
 from hvq_inpaint import HVQConfig, HVQInpainter, InvalidInputError
+from hvq_inpaint.data import InpaintingDataset
 from hvq_inpaint.training import trainer
 from hvq_inpaint.training.options import parse_options
 from hvq_inpaint.training.validation import validate
@@ -124,7 +127,8 @@ def test_a_killed_run_ends_in_the_same_weights(
     trained, tmp_path, monkeypatch, stage, streaming, killed_at_checkpoint, ends_with
 ):
     folder, output = trained
-    more = ["--stage", stage, "--steps", "13", "--checkpoint-every", "4", *streaming]
+    # Four steps an epoch: checkpoints fall inside an epoch and at its end.
+    more = ["--stage", stage, "--steps", "13", "--batch-size", "2", "--checkpoint-every", "3", *streaming]
     if stage == "refiner":
         more += ["--init", str(output / "encoder" / "model")]
     trainer.run(parse_options(arguments(folder, tmp_path / "whole", *more)))
@@ -149,7 +153,7 @@ def test_a_killed_run_ends_in_the_same_weights(
     whole, resumed = (load_file(run / "model" / "model.safetensors") for run in runs)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     left = sorted(path.name for path in calls[-1].iterdir())
-    assert left == ["step-00000008", "step-00000012"]
+    assert left == ["step-00000009", "step-00000012"]
 
 
 def test_streaming_trains_too(trained, tmp_path):
@@ -167,6 +171,13 @@ def test_streaming_trains_too(trained, tmp_path):
             "nowhere.safetensors",
         ),
         (["--stage", "all", "--steps", "1", "2"], "one for each of the 3 stages"),
+        (["--stage", "autoencoder", "--steps", "6"], "leaves none of the 6 steps to the codebooks"),
+        (
+            ["--stage", "autoencoder", "--steps", "9", "--validation-size", "100"],
+            "--validation-size must be a multiple",
+        ),
+        (["--stage", "all", "--steps", "9", "--credibility-quantile", "0"], "--credibility-quantile"),
+        (["--stage", "all", "--steps", "9", "--checkpoint-every", "0"], "--checkpoint-every must be at least 1"),
     ],
 )
 def test_a_run_that_cannot_start_says_so_and_writes_nothing(trained, tmp_path, more, message):
@@ -196,11 +207,28 @@ def test_a_model_of_another_preset_is_refused(trained, tmp_path):
         )
 
 
-def test_a_second_run_in_the_same_folder_needs_resume(trained, tmp_path):
-    more = ["--stage", "autoencoder", "--steps", "3", "--checkpoint-every", "2"]
+def test_a_second_run_in_the_same_folder_needs_resume_and_the_same_preset(trained, tmp_path):
+    more = ["--stage", "autoencoder", "--steps", "8"]
     trainer.run(parse_options(arguments(trained[0], tmp_path, *more)))
     with pytest.raises(InvalidInputError, match="--resume"):
         trainer.run(parse_options(arguments(trained[0], tmp_path, *more)))
+    shutil.rmtree(tmp_path / "autoencoder" / "model")
+    with pytest.raises(InvalidInputError, match="a run of preset tiny, not small"):
+        trainer.run(parse_options(arguments(trained[0], tmp_path, *more, "--resume", "--preset", "small")))
+
+
+def test_init_is_for_the_first_stage_only(trained):
+    options = parse_options(arguments(*trained, "--stage", "all", "--steps", "9", "--init", "user/model"))
+    assert [stage.init for stage in options] == ["user/model", None, None]
+
+
+def test_every_epoch_has_its_own_samples_on_several_processes_too(trained, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(InpaintingDataset, "set_epoch", lambda dataset, epoch: seen.append(epoch))
+    # What accelerate makes of a loader on two processes does not tell the dataset its epoch.
+    monkeypatch.setattr(DataLoaderShard, "set_epoch", lambda loader, epoch: None)
+    trainer.run(parse_options(arguments(trained[0], tmp_path, "--stage", "autoencoder", "--steps", "8")))
+    assert seen == [0, 1, 2, 3]  # two steps of four in each epoch of eight images
 
 
 def test_two_processes_train_by_accelerate_launch(trained, tmp_path):

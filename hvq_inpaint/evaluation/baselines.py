@@ -24,7 +24,7 @@ def load_opencv() -> ModuleType:
     except ImportError:
         raise InvalidInputError(
             "The comparison with OpenCV needs opencv-python: "
-            'install it with pip install "hvq-inpaint[evaluation]", or leave its rows out with --no-opencv.'
+            "install it with pip install opencv-python-headless, or leave its rows out with --no-opencv."
         ) from None
     return cv2
 

@@ -16,11 +16,11 @@ from PIL import ImageOps
 from tqdm import tqdm
 
 from .. import __version__
-from ..data import center_crop
+from ..data import center_crop, spread
 from ..errors import InvalidInputError
 from ..images import open_image, to_tensor
 from ..inpainter import SIZE_MULTIPLE, HVQInpainter
-from ..masks import MASK_KINDS, RATIO_BUCKETS, RawRandom, make_mask, ratio_in_bucket
+from ..masks import MASK_KINDS, RATIO_BUCKETS, RawRandom, in_bucket, make_mask, ratio_in_bucket
 from ..metrics import mean_l1, psnr, round_to_uint8, ssim
 from ..quantizer import codebook_usage
 from .baselines import OPENCV_METHODS, inpaint_opencv, load_opencv
@@ -109,7 +109,7 @@ def bucket_name(bucket: Bucket) -> str:
 
 
 def evaluation_mask(kind: str, size: int, bucket: Bucket, seed: int, index: int) -> np.ndarray:
-    """The mask of image `index`: bool (size, size), True = missing, the share of True in [low, high) of `bucket`.
+    """The mask of image `index`: bool (size, size), True = missing, the share of True in `bucket`.
 
     Ratio and mask are drawn anew from (kind, bucket, seed, index), so no mask depends on which others are made.
 
@@ -122,7 +122,7 @@ def evaluation_mask(kind: str, size: int, bucket: Bucket, seed: int, index: int)
         ratio = ratio_in_bucket(bucket, *key)
         mask = make_mask(kind, size, size, ratio, RawRandom("evaluation mask", low, high, *key).integer(0, 2**62))
         # Boxes miss their ratio by up to 0.02, and any mask by the rounding to whole pixels.
-        if low <= mask.mean() < high:
+        if in_bucket(float(mask.mean()), bucket):
             return mask
     raise InvalidInputError(
         f"No {kind} mask of {size} x {size} pixels has a share of missing pixels within {bucket_name(bucket)} %; "
@@ -136,12 +136,6 @@ def evaluation_crop(path: Path, size: int) -> np.ndarray:
     if image.mode.startswith(("I", "F")):
         raise InvalidInputError(f"{path} has mode {image.mode}, more than 8 bits a channel; convert it to RGB first.")
     return center_crop(ImageOps.exif_transpose(image), size).copy()  # PIL's own pixels are read-only
-
-
-def spread(files: Sequence[Path], limit: int | None) -> list[tuple[int, Path]]:
-    """At most `limit` files, spread evenly, each with its index in the whole list."""
-    number = len(files) if limit is None else min(limit, len(files))
-    return [(position * len(files) // number, files[position * len(files) // number]) for position in range(number)]
 
 
 def measure(output: torch.Tensor, target: torch.Tensor, missing: torch.Tensor) -> dict[str, list[float]]:
@@ -177,7 +171,7 @@ def evaluate(model: HVQInpainter, files: Sequence[Path], options: EvaluationOpti
     """
     if options.opencv:
         load_opencv()
-    chosen = spread(files, options.limit)
+    chosen = [(index, files[index]) for index in spread(len(files), options.limit or len(files))]
     if not chosen:
         raise InvalidInputError("There is no image to evaluate on.")
     settings = [(kind, bucket) for kind in options.mask_kinds for bucket in options.buckets]
@@ -205,7 +199,7 @@ def evaluate(model: HVQInpainter, files: Sequence[Path], options: EvaluationOpti
                 shares[kind, bucket] += [float(mask.mean()) for mask in masks]
                 missing = torch.from_numpy(np.stack(masks))[:, None].float().to(device)
                 for method, output in _outputs(model, pixels, image, masks, missing, oracle, options).items():
-                    for metric, numbers in measure(*_for_metrics(output, image, missing)).items():
+                    for metric, numbers in measure(round_to_uint8(output), round_to_uint8(image), missing).items():
                         values[kind, bucket, method][metric] += numbers
                 bar.update(len(batch))
     model.train(was_training)
@@ -251,13 +245,6 @@ def _outputs(
     results["refined"] = output.composite
     results["oracle"] = torch.where(missing > 0.5, oracle, image)
     return results
-
-
-def _for_metrics(
-    output: torch.Tensor, target: torch.Tensor, missing: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Output and target rounded to 8 bits."""
-    return round_to_uint8(output), round_to_uint8(target), missing
 
 
 def _mean(values: Sequence[float]) -> float:

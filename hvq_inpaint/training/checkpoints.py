@@ -41,12 +41,10 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, progress: Progress, 
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         (partial / _PROGRESS).write_text(json.dumps(vars(progress)), encoding="utf-8")
-        if final.exists():
-            shutil.rmtree(final)
         partial.rename(final)
-        for old in checkpoint_folders(folder)[: -max(1, keep)]:
-            shutil.rmtree(old)
-        for leftover in folder.glob("partial-*"):  # of runs that were killed while saving
+        for old in checkpoint_folders(folder)[:-keep]:
+            old.rename(folder / f"partial-{old.name}")  # a kill while deleting leaves no half checkpoint
+        for leftover in folder.glob("partial-*"):  # these, and those of runs that were killed while saving
             shutil.rmtree(leftover)
     accelerator.wait_for_everyone()
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..config import PRESETS
 from ..errors import InvalidInputError
-from ..inpainter import TRAINING_STAGES
+from ..inpainter import SIZE_MULTIPLE, TRAINING_STAGES
 from ..losses import LOSS_PRESETS
 from ..masks import MASK_KINDS
 
@@ -26,6 +26,7 @@ class TrainingOptions:
     split: str = "train"
     streaming: bool = False
     validation: str | None = None
+    validation_split: str = "validation"
     validation_images: int = 48
     validation_size: int = 256
     validation_every: int = 1000
@@ -56,6 +57,35 @@ class TrainingOptions:
     keep_checkpoints: int = 2
     resume: bool = False
     log_every: int = 20
+
+    def __post_init__(self) -> None:
+        positive = "steps batch_size validation_images validation_every checkpoint_every keep_checkpoints log_every"
+        for name in positive.split():
+            if getattr(self, name) < 1:
+                raise InvalidInputError(f"--{_flag(name)} must be at least 1, not {getattr(self, name)}.")
+        for name in ("quantization_warmup", "restart_every", "learning_rate_warmup", "workers", "max_gradient_norm"):
+            if getattr(self, name) < 0:
+                raise InvalidInputError(f"--{_flag(name)} must not be negative, not {getattr(self, name)}.")
+        for name in ("crop_size", "validation_size"):
+            if getattr(self, name) < SIZE_MULTIPLE or getattr(self, name) % SIZE_MULTIPLE:
+                raise InvalidInputError(
+                    f"--{_flag(name)} must be a multiple of {SIZE_MULTIPLE}, not {getattr(self, name)}."
+                )
+        if self.stage == "autoencoder" and self.steps <= self.quantization_warmup:
+            raise InvalidInputError(
+                f"--quantization-warmup {self.quantization_warmup} leaves none of the {self.steps} steps "
+                "to the codebooks."
+            )
+        if not 0 < self.credibility_quantile <= 1:
+            raise InvalidInputError(f"--credibility-quantile must lie in (0, 1], not {self.credibility_quantile}.")
+        if not self.learning_rate > 0:
+            raise InvalidInputError(f"--learning-rate must be positive, not {self.learning_rate}.")
+        if not all(0 <= beta < 1 for beta in self.adam_betas):
+            raise InvalidInputError(f"--adam-betas must lie in [0, 1), not {self.adam_betas}.")
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")
 
 
 # Flags that take one value for all stages, or one for each of the stages that are run.
@@ -96,9 +126,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="folder for checkpoints, logs and models; the trained model is OUTPUT/STAGE/model",
     )
     what.add_argument("--preset", choices=tuple(PRESETS), default=defaults["preset"], help="sizes of the networks")
-    what.add_argument(
-        "--init", metavar="MODEL", help="start from this saved model or Hub id instead of the last stage's"
-    )
+    what.add_argument("--init", metavar="MODEL", help="let the (first) stage start from this saved model or Hub id")
 
     data = parser.add_argument_group("data")
     data.add_argument("--split", default=defaults["split"], help="split of a dataset on the Hub")
@@ -197,6 +225,9 @@ def build_parser() -> argparse.ArgumentParser:
     following = parser.add_argument_group("following a run")
     following.add_argument("--validation", metavar="DATASET", help="images to validate on: folder, Parquet or Hub id")
     following.add_argument(
+        "--validation-split", default=defaults["validation_split"], help="split of a validation dataset on the Hub"
+    )
+    following.add_argument(
         "--validation-images", type=int, default=defaults["validation_images"], help="how many of them"
     )
     following.add_argument(
@@ -234,7 +265,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> list[TrainingOption
     for name in _PER_STAGE:
         if len(values[name]) not in (1, len(stages)):
             raise InvalidInputError(
-                f"--{name.replace('_', '-')} takes one value, or one for each of the {len(stages)} stages, "
+                f"--{_flag(name)} takes one value, or one for each of the {len(stages)} stages, "
                 f"not {len(values[name])}."
             )
     return [
@@ -242,6 +273,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> list[TrainingOption
             **{
                 **values,
                 "stage": stage,
+                "init": values["init"] if position == 0 else None,  # later stages start from the one before them
                 **{name: values[name][position if len(values[name]) > 1 else 0] for name in _PER_STAGE},
             }
         )

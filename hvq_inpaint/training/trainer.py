@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -24,6 +25,7 @@ from ..data import (
     SampleOptions,
     load_images,
     make_sample,
+    spread,
     validation_samples,
 )
 from ..errors import InvalidInputError
@@ -36,6 +38,8 @@ from .stages import AutoencoderStage, EncoderStage, RefinerStage, TrainingStage
 from .validation import sample_grid, validate
 
 CALIBRATION_IMAGES = 256
+
+OPTIONS_FILE = "options.json"
 
 
 def run(stages: list[TrainingOptions]) -> HVQInpainter:
@@ -72,13 +76,11 @@ def train_stage(
     """Train one stage, from its start or from its last checkpoint, and save the model it ends with."""
     folder = Path(options.output) / options.stage
     checkpoints = folder / "checkpoints"
-    if options.resume and (folder / "model" / "config.json").is_file():
+    if options.resume and (folder / "model").is_dir():
         accelerator.print(f"Stage {options.stage} is done: {folder / 'model'}.")
         return HVQInpainter.from_pretrained(folder / "model")
-    if not options.resume and checkpoint_folders(checkpoints):
-        raise InvalidInputError(
-            f"{folder} holds the checkpoints of another run: continue it with --resume, or choose another --output."
-        )
+    if not options.resume and (checkpoint_folders(checkpoints) or (folder / "model").is_dir()):
+        raise InvalidInputError(f"{folder} holds another run: continue it with --resume, or choose another --output.")
 
     set_seed(options.seed)
     model = _initial_model(options)
@@ -89,7 +91,7 @@ def train_stage(
     held_out = []
     if options.validation:
         held_out = validation_samples(
-            load_images(options.validation),
+            load_images(options.validation, options.validation_split),
             options.validation_images,
             options.validation_size,
             options.mask_kinds,
@@ -104,6 +106,8 @@ def train_stage(
     # Not prepared: accelerate would step it once for each process.
     accelerator.register_for_checkpointing(schedule)
 
+    if options.resume:
+        _check_same_sizes(folder, options)
     progress = load_checkpoint(accelerator, checkpoints) if options.resume else None
     if progress is None:
         progress = Progress()
@@ -111,7 +115,7 @@ def train_stage(
     log = _Log(accelerator, folder, options)
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "options.json").write_text(json.dumps(vars(options), indent=2), encoding="utf-8")
+        (folder / OPTIONS_FILE).write_text(json.dumps(vars(options), indent=2), encoding="utf-8")
 
     stage.train()
     bar = tqdm(
@@ -128,20 +132,20 @@ def train_stage(
         logs = stage.before_step(step, image)
         loss, values = wrapped(image, batch["known"])
         if not torch.isfinite(loss.detach()):
-            raise InvalidInputError(
-                f"The loss of step {step} is {loss.item()}: stop here, lower --learning-rate "
-                f"and continue from {checkpoints} with --resume."
-            )
+            raise InvalidInputError(_diverged("loss", step, checkpoints))
         accelerator.backward(loss)
         if options.max_gradient_norm:
             values["gradient_norm"] = accelerator.clip_grad_norm_(parameters, options.max_gradient_norm)
+            # Under fp16 the scaler skips such a step by itself and tries a smaller scale.
+            if accelerator.mixed_precision != "fp16" and not torch.isfinite(values["gradient_norm"]):
+                raise InvalidInputError(_diverged("gradient", step, checkpoints))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         schedule.step()
 
         progress = Progress(step + 1, epoch, position)
         bar.update()
-        log.step(progress.step, {"loss": loss.detach(), **values, **logs}, schedule.get_last_lr()[0], bar)
+        log.step(progress.step, {"loss": loss.detach(), **values}, schedule.get_last_lr()[0], bar, events=logs)
         if (
             held_out
             and (progress.step % options.validation_every == 0 or progress.step == options.steps)
@@ -162,8 +166,10 @@ def train_stage(
     model.set_training_stage(None)
     model.eval()
     if accelerator.is_main_process:
-        # config.json is written last, and tells that the model is complete.
-        model.save_pretrained(folder / "model")
+        partial = folder / "partial-model"
+        shutil.rmtree(partial, ignore_errors=True)
+        model.save_pretrained(partial)
+        partial.rename(folder / "model")
     accelerator.wait_for_everyone()
     accelerator.print(f"Stage {options.stage} is done: {folder / 'model'}.")
     return model
@@ -190,6 +196,23 @@ def _initial_model(options: TrainingOptions) -> HVQInpainter:
             "give the preset that it was made with."
         )
     return model
+
+
+def _diverged(what: str, step: int, checkpoints: Path) -> str:
+    return (
+        f"The {what} of step {step} is not finite: continue from {checkpoints} with --resume and a lower "
+        "--learning-rate."
+    )
+
+
+def _check_same_sizes(folder: Path, options: TrainingOptions) -> None:
+    """Refuse to continue a run with another preset: its checkpoints would not fit."""
+    path = folder / OPTIONS_FILE
+    if path.is_file() and (before := json.loads(path.read_text(encoding="utf-8"))["preset"]) != options.preset:
+        raise InvalidInputError(
+            f"{folder} holds a run of preset {before}, not {options.preset}: continue it with --preset {before}, "
+            "or choose another --output."
+        )
 
 
 def _make_stage(model: HVQInpainter, options: TrainingOptions, features: VGG19Features | None) -> TrainingStage:
@@ -230,11 +253,13 @@ def _batches(
     """Batches on the device from where `progress` stands up to the last step, each with its epoch and number in it."""
     epoch, position, step = progress.epoch, progress.batch, progress.step
     while step < options.steps:
-        if options.streaming:
-            loader.dataset.set_epoch(epoch)
-        else:
-            loader.set_epoch(epoch)
-        batches = accelerator.skip_first_batches(loader, position) if position else loader
+        loader.dataset.set_epoch(epoch)  # accelerate passes it on with one process only
+        if not options.streaming:
+            loader.set_epoch(epoch)  # of the sampler
+        batches = loader
+        if position:
+            batches = accelerator.skip_first_batches(loader, position)
+            batches.iteration = epoch  # some versions of accelerate start to count anew
         found = False
         for batch in batches:
             found = True
@@ -264,16 +289,15 @@ def _learning_rate_factor(step: int, options: TrainingOptions) -> float:
 
 
 def _calibration_images(accelerator: Accelerator, options: TrainingOptions) -> torch.Tensor:
-    """Intact training crops of this process, (N, 3, S, S)."""
+    """Intact training crops, the same on every process: (N, 3, S, S), N at most `CALIBRATION_IMAGES`."""
     images = load_images(options.dataset, options.split, options.streaming)
-    rows = (
-        images.take(CALIBRATION_IMAGES)
-        if options.streaming
-        else (images[i] for i in range(0, len(images), max(1, len(images) // CALIBRATION_IMAGES)))
-    )
+    if options.streaming:
+        rows = images.take(CALIBRATION_IMAGES)
+    else:
+        rows = (images[index] for index in spread(len(images), CALIBRATION_IMAGES))
     samples = _sample_options(options)
     pixels = [make_sample(row["image"], samples, 0, index)["image"] for index, row in enumerate(rows)]
-    return torch.stack(pixels[:CALIBRATION_IMAGES]).to(accelerator.device)
+    return torch.stack(pixels).to(accelerator.device)
 
 
 class _Log:
@@ -285,20 +309,28 @@ class _Log:
             accelerator.init_trackers(f"{options.stage}/logs")
         self.since, self.since_step = time.perf_counter(), None
 
-    def step(self, step: int, values: dict[str, torch.Tensor], learning_rate: float, bar: tqdm) -> None:
+    def step(
+        self,
+        step: int,
+        values: dict[str, torch.Tensor],
+        learning_rate: float,
+        bar: tqdm,
+        events: dict[str, torch.Tensor],
+    ) -> None:
+        """Log `values` every so many steps, and `events`, such as restarts of codes, whenever there are any."""
         if self.since_step is None:  # the first step is not timed: it may compile
             self.since, self.since_step = time.perf_counter(), step
-        if step % self.options.log_every and step != self.options.steps:
-            return
-        now = time.perf_counter()
-        images = (step - self.since_step) * self.options.batch_size * self.accelerator.num_processes
-        row = {name: float(value) for name, value in values.items()}
-        row["learning_rate"] = learning_rate
-        if images:
-            row["images_per_second"] = images / (now - self.since)
-        self.since, self.since_step = now, step
-        bar.set_postfix({"loss": f"{row['loss']:.4f}", "img/s": f"{row.get('images_per_second', 0):.1f}"})
-        self._write(step, row)
+        row = {name: float(value) for name, value in events.items()}
+        if step % self.options.log_every == 0 or step == self.options.steps:
+            now = time.perf_counter()
+            images = (step - self.since_step) * self.options.batch_size * self.accelerator.num_processes
+            row.update({name: float(value) for name, value in values.items()}, learning_rate=learning_rate)
+            if images:
+                row["images_per_second"] = images / (now - self.since)
+            self.since, self.since_step = now, step
+            bar.set_postfix({"loss": f"{row['loss']:.4f}", "img/s": f"{row.get('images_per_second', 0):.1f}"})
+        if row:
+            self._write(step, row)
 
     def validation(self, step: int, values: dict[str, float], grid) -> None:
         self._write(step, values)
