@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,17 @@ SIZE_MULTIPLE = 8
 MODEL_CARD_TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
 
 TRAINING_STAGES = ("autoencoder", "encoder", "refiner")
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode inside the block; afterwards, also after an error, the mode that there was before."""
+    was_training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(was_training)
 
 
 @dataclass
@@ -192,10 +205,8 @@ class HVQInpainter(
 
         Updates nothing.
         """
-        mid, global_latents = self.vqvae.encoder_a1(image)
-        global_quantized, _ = self.vqvae.global_quantizer.quantize(global_latents)
-        local_quantized, _ = self.vqvae.local_quantizer.quantize(self.vqvae.encoder_a2(global_quantized, mid))
-        return self.vqvae.decoder_a(global_quantized, local_quantized).float().clamp(0, 1)
+        with evaluating(self.vqvae):
+            return self.vqvae(image).reconstruction.float().clamp(0, 1)
 
     # ---------------------------------------------------------------- photographs
 
@@ -225,13 +236,11 @@ class HVQInpainter(
         known = torch.from_numpy(~missing[region.slices])[None, None].float().to(device)
         crop, known = shrink(crop, known, region.working_size)
         crop, known = pad_to_multiple(crop, SIZE_MULTIPLE), pad_to_multiple(known, SIZE_MULTIPLE)
-        was_training = self.training
-        self.eval()
-        outputs = [self(crop, known)]
         generator = torch.Generator().manual_seed(seed)
-        while len(outputs) < num_results:
-            outputs.append(self._another(crop, known, outputs[0], generator))
-        self.train(was_training)
+        with evaluating(self):
+            outputs = [self(crop, known)]
+            while len(outputs) < num_results:
+                outputs.append(self._another(crop, known, outputs[0], generator))
 
         def whole(tensor: torch.Tensor) -> np.ndarray:
             return _paste(photograph.pixels, tensor, region)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 
 os.environ.update(
     HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", GRADIO_ANALYTICS_ENABLED="False"
@@ -27,6 +28,19 @@ def make_model(seed: int = 0, **changes: object) -> HVQInpainter:
             torch.nn.init.normal_(parameter, std=0.1)
     model.credibility_map.calibrate(torch.rand(1000) * 3)
     return model.eval()
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """Nothing but this machine can be reached."""
+    connect = socket.socket.connect
+
+    def connect_here(self, address):
+        if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "localhost", "::1", "0.0.0.0"):
+            raise AssertionError(f"a test tried to reach {address}")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect_here)
 
 
 @pytest.fixture

@@ -171,9 +171,13 @@ def test_several_results_are_seeded_and_start_with_the_plain_one(model):
     assert all(np.array_equal(np.array(image)[~mask], pixels[~mask]) for image in first.images)
 
 
-def test_inpaint_leaves_the_mode_as_it_was(model):
+def test_inpaint_leaves_the_mode_as_it_was_also_after_an_error(model, monkeypatch):
     model.train()
     model.inpaint(make_pixels(16, 16), box_mask(16, 16, 0.3, 1))
+    assert model.training
+    monkeypatch.setattr(model.refiner, "forward", lambda *inputs: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model.inpaint(make_pixels(16, 16), box_mask(16, 16, 0.3, 1))
     assert model.training
 
 

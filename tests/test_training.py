@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.data_loader import DataLoaderShard
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from hvq_inpaint import HVQConfig, HVQInpainter, InvalidInputError
@@ -156,8 +158,28 @@ def test_a_killed_run_ends_in_the_same_weights(
     assert left == ["step-00000009", "step-00000012"]
 
 
+@pytest.fixture
+def another_precision():
+    """Accelerate keeps the precision of a process; forget it before and after the test."""
+    AcceleratorState._reset_state()
+    yield
+    AcceleratorState._reset_state()
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "encoder", "refiner"])
+def test_bfloat16_trains_every_stage(trained, tmp_path, another_precision, stage):
+    more = ["--stage", stage, "--steps", "8", "--mixed-precision", "bf16"]
+    if stage != "autoencoder":
+        more += ["--init", str(trained[1] / "encoder" / "model")]
+    trainer.run(parse_options(arguments(trained[0], tmp_path, *more)))
+    losses = losses_of(tmp_path, stage)
+    assert len(losses) == 8 and all(math.isfinite(loss) for loss in losses)
+    state = load_file(tmp_path / stage / "model" / "model.safetensors")
+    assert all(tensor.dtype == torch.float32 for tensor in state.values())
+
+
 def test_streaming_trains_too(trained, tmp_path):
-    trainer.run(parse_options(arguments(trained[0], tmp_path, "--stage", "autoencoder", "--steps", "5", "--streaming")))
+    trainer.run(parse_options(arguments(trained[0], tmp_path, "--stage", "autoencoder", "--steps", "8", "--streaming")))
     assert (tmp_path / "autoencoder" / "model" / "model.safetensors").is_file()
 
 
@@ -165,12 +187,12 @@ def test_streaming_trains_too(trained, tmp_path):
     ("more", "message"),
     [
         (["--stage", "encoder", "--steps", "1"], "train --stage autoencoder first"),
-        (["--stage", "autoencoder", "--steps", "1", "--batch-size", "64"], "fewer than one step's 64"),
+        (["--stage", "autoencoder", "--steps", "9", "--batch-size", "64"], "fewer than one step's 64"),
         (
             ["--stage", "refiner", "--steps", "1", "--loss", "paper", "--vgg-weights", "nowhere.safetensors"],
             "nowhere.safetensors",
         ),
-        (["--stage", "all", "--steps", "1", "2"], "one for each of the 3 stages"),
+        (["--stage", "all", "--steps", "9", "10"], "one for each of the 3 stages"),
         (["--stage", "autoencoder", "--steps", "6"], "leaves none of the 6 steps to the codebooks"),
         (
             ["--stage", "autoencoder", "--steps", "9", "--validation-size", "100"],

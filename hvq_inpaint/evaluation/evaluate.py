@@ -19,7 +19,7 @@ from .. import __version__
 from ..data import center_crop, spread
 from ..errors import InvalidInputError
 from ..images import open_image, to_tensor
-from ..inpainter import SIZE_MULTIPLE, HVQInpainter
+from ..inpainter import SIZE_MULTIPLE, HVQInpainter, evaluating
 from ..masks import MASK_KINDS, RATIO_BUCKETS, RawRandom, in_bucket, make_mask, ratio_in_bucket
 from ..metrics import mean_l1, psnr, round_to_uint8, ssim
 from ..quantizer import codebook_usage
@@ -183,9 +183,7 @@ def evaluate(model: HVQInpainter, files: Sequence[Path], options: EvaluationOpti
     shares: dict[tuple[str, Bucket], list[float]] = {setting: [] for setting in settings}
     codes: dict[str, list[torch.Tensor]] = {"global": [], "local": []}
     device = model.vqvae.global_quantizer.codebook.device
-    was_training = model.training
-    model.eval()
-    with tqdm(total=len(chosen) * len(settings), unit="fill", disable=None) as bar:
+    with evaluating(model), tqdm(total=len(chosen) * len(settings), unit="fill", disable=None) as bar:
         for start in range(0, len(chosen), options.batch_size):
             batch = chosen[start : start + options.batch_size]
             pixels = [evaluation_crop(path, options.size) for _, path in batch]
@@ -202,7 +200,6 @@ def evaluate(model: HVQInpainter, files: Sequence[Path], options: EvaluationOpti
                     for metric, numbers in measure(round_to_uint8(output), round_to_uint8(image), missing).items():
                         values[kind, bucket, method][metric] += numbers
                 bar.update(len(batch))
-    model.train(was_training)
     figures: dict[str, dict[str, dict[str, Figures]]] = {
         kind: {method: {} for method in options.methods} for kind in options.mask_kinds
     }

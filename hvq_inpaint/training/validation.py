@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from ..data import Sample
-from ..inpainter import HVQInpainter
+from ..inpainter import HVQInpainter, evaluating
 from ..metrics import psnr, round_to_uint8
 from ..quantizer import codebook_usage
 
@@ -23,22 +23,20 @@ def validate(model: HVQInpainter, samples: list[Sample], device: torch.device, b
 
     The model is left in the mode that it came in.
     """
-    was_training = model.training
-    model.eval()
     values: dict[str, list[torch.Tensor]] = {"oracle": [], "oracle_whole": [], "coarse": [], "refined": []}
     codes: dict[str, list[torch.Tensor]] = {"global": [], "local": []}
     for start in range(0, len(samples), batch_size):
         batch = samples[start : start + batch_size]
         image = torch.stack([sample["image"] for sample in batch]).to(device)
         known = torch.stack([sample["known"] for sample in batch]).to(device)
-        output, oracle = model(image, known), model.reconstruct(image)
+        with evaluating(model):
+            output, clean = model(image, known), model.vqvae(image)
+        oracle = clean.reconstruction.float().clamp(0, 1)
         for name, picture in (("oracle", oracle), ("coarse", output.coarse), ("refined", output.refined)):
             values[name].append(psnr(round_to_uint8(picture), image, 1 - known))
         values["oracle_whole"].append(psnr(round_to_uint8(oracle), image))
-        clean = model.vqvae(image)
         codes["global"].append(clean.global_codes.flatten())
         codes["local"].append(clean.local_codes.flatten())
-    model.train(was_training)
     results = {f"validation/{name}_psnr": float(torch.cat(parts).mean()) for name, parts in values.items()}
     for level, parts in codes.items():
         usage, perplexity = codebook_usage(torch.cat(parts), model.config.num_codes)
@@ -49,12 +47,10 @@ def validate(model: HVQInpainter, samples: list[Sample], device: torch.device, b
 @torch.inference_mode()
 def sample_grid(model: HVQInpainter, samples: list[Sample], device: torch.device) -> Image.Image:
     """A row for each sample: damaged, coarse, refined, composite, oracle, truth, credibility."""
-    was_training = model.training
-    model.eval()
     image = torch.stack([sample["image"] for sample in samples]).to(device)
     known = torch.stack([sample["known"] for sample in samples]).to(device)
-    output, oracle = model(image, known), model.reconstruct(image)
-    model.train(was_training)
+    with evaluating(model):
+        output, oracle = model(image, known), model.reconstruct(image)
     credibility = torch.nn.functional.interpolate(output.credibility, image.shape[-2:], mode="nearest").expand_as(image)
     columns = [image * known, output.coarse, output.refined, output.composite, oracle, image, credibility]
     grid = torch.cat([torch.cat(list(column), dim=1) for column in columns], dim=2)  # (3, B * H, 7 * W)
