@@ -1,8 +1,11 @@
-"""Make the bundled model's folder:
-`python hub/bundle.py RUN/refiner/model --evaluation evaluation --commands commands.sh`.
+"""Make the bundled model's folder, in two steps around its evaluation:
+
+    python hub/bundle.py RUN/refiner/model
+    python -m hvq_inpaint evaluate hub/model --dataset DATA/val --mask-kind random_walk brush --out evaluation
+    python hub/bundle.py RUN/refiner/model --evaluation evaluation --commands commands.sh
 
 Weights in float16 (codebooks, their statistics and the credibility quantiles in float32), config.json, and a card with
-the table that `hvq-inpaint evaluate` wrote and the commands that trained and measured the model.
+the table that the evaluation wrote and the commands that trained and measured the model.
 """
 
 from __future__ import annotations
@@ -66,42 +69,41 @@ def results_text(document: dict) -> str:
     )
 
 
-def bundle(source: Path, evaluation: Path, commands: Path, target: Path) -> None:
+def bundle(source: Path, evaluation: Path | None, commands: Path | None, target: Path) -> None:
     """Write the model of `source` with its card into `target`."""
     model = HVQInpainter.from_pretrained(source)
-    document = json.loads((evaluation / "evaluation.json").read_text(encoding="utf-8"))
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    texts = {
+        "title": "The model bundled with hvq-inpaint",
+        "model_name": "hub/model",
+        "architecture": f"Preset `small`, {parameters / 1e6:.1f} M parameters: "
+        "the paper's VQ stage with the transformer's output fed back into F_mid, "
+        "and a multi-dilation refiner of half the paper's width.",
+        "training": MODEL_CARD_NOTES.read_text(encoding="utf-8").strip(),
+    }
+    if commands:
+        texts["training"] += f"\n\n```bash\n{commands.read_text(encoding='utf-8').strip()}\n```"
     target.mkdir(parents=True, exist_ok=True)
+    if evaluation:
+        document = json.loads((evaluation / "evaluation.json").read_text(encoding="utf-8"))
+        # As in the commands: where the folders lay on one machine is nobody's business.
+        document["settings"].update(model="hub/model", dataset="DATA/val")
+        texts["results"] = results_text(document)
+        (target / "evaluation.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     (target / "README.md").unlink(missing_ok=True)
-    notes = MODEL_CARD_NOTES.read_text(encoding="utf-8").strip()
-    commands_text = commands.read_text(encoding="utf-8").strip()
-    model.save_pretrained(
-        target,
-        model_card_kwargs={
-            "title": "The model bundled with hvq-inpaint",
-            "model_name": "hub/model",
-            "architecture": f"Preset `small`, {parameters / 1e6:.1f} M parameters: "
-            "the paper's VQ stage with the transformer's output fed back into F_mid, "
-            "and a multi-dilation refiner of half the paper's width.",
-            "training": f"{notes}\n\n```bash\n{commands_text}\n```",
-            "results": results_text(document),
-        },
-    )
+    model.save_pretrained(target, model_card_kwargs=texts)
+    save_state(model.half_precision_state(), target)
     card = ModelCard.load(target / "README.md")
     # The photographs that it learned from decide, not the code.
     card.data.license, card.data.license_name = "other", "research-non-commercial"
     card.save(target / "README.md")
-    save_state(model.half_precision_state(), target)
-    (target / "evaluation.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="the trained model's folder")
-    parser.add_argument("--evaluation", type=Path, required=True, help="folder with evaluation.json of this model")
-    parser.add_argument(
-        "--commands", type=Path, required=True, help="text file with the commands that trained and measured it"
-    )
+    parser.add_argument("--evaluation", type=Path, help="folder with evaluation.json of the bundled model")
+    parser.add_argument("--commands", type=Path, help="text file with the commands that trained and measured it")
     parser.add_argument(
         "--out", type=Path, default=HERE / "model", help="where the bundled model goes (default: %(default)s)"
     )

@@ -251,5 +251,5 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_defaults_of_the_command_line() -> None:
     options = app.parse_arguments([])
-    assert Path(options.model) == Path(app.__file__).resolve().parent / "hub" / "model"
+    assert options.model is None and options.device == "auto"
     assert options.host is None and options.port is None and not options.share
