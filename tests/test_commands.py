@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_model, make_pixels
-from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image, ImageCms
 
 import hvq_inpaint
@@ -182,7 +181,7 @@ def test_bundled_model_is_the_default(workplace, model_folder, monkeypatch, refu
         ({"--model": "a model"}, "neither a model folder nor"),
         ({"--model": "empty_model"}, "empty_model"),
         ({"--model": "torn_model"}, "torn_model"),
-        ({"--model": "bad_config"}, "is not JSON"),
+        ({"--model": "bad_config"}, "can't be used"),
         ({"--device": "toaster"}, "There is no device 'toaster'"),
         ({"--device": "cuda:99"}, "so there is no cuda:99"),
         ({"--num-results": "0"}, "at least 1"),
@@ -202,16 +201,6 @@ def test_what_inpaint_refuses(workplace, model_folder, refused, changes, words):
         Path("bad_config", name).write_bytes(Path(model_folder, name).read_bytes()[:50])
     arguments = {"image": "photo.png", "--mask": "mask.png", "--out": "filled.png", "--model": model_folder, **changes}
     assert words in refused("inpaint", arguments.pop("image"), *(text for pair in arguments.items() for text in pair))
-
-
-def test_a_hub_out_of_reach_is_said_in_one_sentence(monkeypatch, refused):
-    def from_pretrained(name: str) -> HVQInpainter:
-        raise LocalEntryNotFoundError("no connection")
-
-    monkeypatch.setattr(HVQInpainter, "from_pretrained", from_pretrained)
-    assert "can't be reached" in refused(
-        "inpaint", "photo.png", "--mask", "mask.png", "--out", "filled.png", "--model", "user/name"
-    )
 
 
 def test_a_full_disk_leaves_nothing(workplace, model_folder, monkeypatch, refused):
@@ -297,7 +286,7 @@ def test_what_evaluate_refuses(workplace, model_folder, image_folder, refused, m
 
 def test_evaluate_without_opencv_says_how_to_install_it(workplace, model_folder, image_folder, monkeypatch, refused):
     monkeypatch.setitem(sys.modules, "cv2", None)
-    assert 'pip install "hvq-inpaint[evaluation]"' in refused(*evaluate_arguments(model_folder, image_folder))
+    assert "pip install opencv-python-headless" in refused(*evaluate_arguments(model_folder, image_folder))
 
 
 # ---------------------------------------------------------------- masks

@@ -214,7 +214,7 @@ def test_opencv_methods_are_what_they_are_called():
 
 def test_without_opencv_one_sentence_says_what_to_do(model, files, monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(InvalidInputError, match=r'pip install "hvq-inpaint\[evaluation\]", or .* --no-opencv'):
+    with pytest.raises(InvalidInputError, match=r"pip install opencv-python-headless, or .* --no-opencv"):
         evaluate(model, files, OPTIONS)
     assert "telea" not in evaluate(model, files[:1], replace(OPTIONS, opencv=False)).figures["box"]
 
