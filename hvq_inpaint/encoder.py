@@ -56,8 +56,7 @@ class TransformerBlock(nn.Module):
         step.
 
         A constant query and key, once turned by their positions, agree best at distance 0 and less the farther apart
-        they are; the larger the constant, the narrower the view. Started without, attention takes thousands of steps to
-        find out that neighbours matter (`coarse` stays the mean colour in the hole).
+        they are; the larger the constant, the narrower the view.
         """
         bias = self.query_key_value.bias.view(3, self.heads, -1)
         bias[:2] = 0
@@ -87,9 +86,8 @@ class EncoderB1(nn.Module):
         super().__init__()
         width, dim, mid = config.transformer_width, config.code_dim, config.mid_channels
         self.head_dim = width // config.transformer_heads
-        # Of EncoderA1's output on intact images. The latents of a VQ-VAE may be of any scale (0.03 in the bundled
-        # model): not brought to scale, they would drown in the embedding of what is known, and the first steps would
-        # overshoot.
+        # Of EncoderA1's output on intact images. The latents of a VQ-VAE may be of any scale: not brought to one, small
+        # ones drown in the embedding of what is known, and the first steps overshoot.
         self.register_buffer("latent_mean", torch.zeros(dim))
         self.register_buffer("latent_scale", torch.ones(dim))
         self.register_buffer("mid_scale", torch.ones(mid, 1, 1))

@@ -60,6 +60,32 @@ def test_attention_equals_softmax_written_out():
     assert torch.allclose(block(tokens, angles), expected, atol=1e-5)
 
 
+def test_heads_start_out_looking_from_everywhere_to_close_by():
+    bias = TransformerBlock(width=256, heads=8).query_key_value.bias.detach().view(3, 8, 1, 32)
+    angles = rotary_angles(1, 9, 32, torch.device("cpu"))
+    query = rotate(bias[0].expand(8, 9, 32), angles)
+    attention = torch.softmax(query @ query.transpose(1, 2) / 32**0.5, dim=-1)[:, 0]  # of the first cell
+    shares = attention[:, 3] / attention[:, 0]
+    assert shares[0] == 1 and (shares.diff() < 0).all()
+    assert shares[-1].item() == pytest.approx(1 / 20, abs=0.01)
+
+
+def test_the_scale_of_the_latents_does_not_matter_to_the_transformer():
+    encoder_a1, images = EncoderA1(TINY), torch.rand(3, 3, 32, 32)
+    corrections = []
+    for scale in (1.0, 0.01):
+        with torch.no_grad():
+            encoder_a1.to_global[-1].weight.mul_(scale)
+            encoder_a1.to_global[-1].bias.mul_(scale)
+        torch.manual_seed(0)
+        encoder = EncoderB1(TINY)
+        encoder.start_from(encoder_a1, images)
+        torch.nn.init.normal_(encoder.to_latents.weight)
+        plain = encoder_a1(images)[1]
+        corrections.append((encoder(images, torch.ones(3, 1, 32, 32))[1] - plain) / plain.std())
+    assert torch.allclose(corrections[0], corrections[1], rtol=1e-2, atol=1e-3)
+
+
 def test_the_transformer_sees_the_whole_image():
     encoder = EncoderB1(TINY)
     torch.nn.init.normal_(encoder.to_latents.weight, std=0.1)
