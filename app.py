@@ -42,7 +42,7 @@ CAPTIONS = {
     "local_codes": "3. Local codes (Q2): the texture in cells of 4 x 4 pixels; a colour is a code.",
     "credibility": "4. Credibility: how far each global code is trusted; yellow is credible, violet is not.",
     "coarse": "5. VQ result: the codes of the part worked on, decoded to a rough picture.",
-    "refined": "6. Refined (I_out): the rough picture with its details redrawn.",
+    "refined": "6. Refined (I_out): the rough picture fitted to its surroundings, its details redrawn.",
     "composite": "7. Composite (I_comp): the refined picture in the hole, the photograph everywhere else.",
 }
 STAGE_LONGEST_SIDE = 1024  # the gallery shows large photographs reduced; the result itself is never reduced

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from huggingface_hub import ModelCard
 
-from hvq_inpaint import HVQInpainter, InvalidInputError
+from hvq_inpaint import HVQConfig, HVQInpainter, InvalidInputError
 from hvq_inpaint.evaluation.report import METHOD_TITLES
 from hvq_inpaint.inpainter import save_state
 
@@ -61,7 +61,8 @@ def results_text(document: dict) -> str:
         f"{document['number_of_images']} held-out photographs, central {settings['size']} x {settings['size']} pixels, "
         f"one mask for each photograph and bucket (seed {settings['seed']}), "
         f"OpenCV's methods with radius {settings['opencv_radius']} (OpenCV {versions['opencv']}). "
-        "Coarse is the VQ stage alone, refined the whole network; "
+        "Coarse is the VQ stage alone; coarse, blended the same by Poisson blending, which is what the refiner gets; "
+        "refined is the whole network; "
         "the oracle is the intact photograph's own codes through the decoder."
         f"\n\n{hole_psnr_table(document)}\n\n"
         f"{verdict} Codebooks on the intact photographs: {codebooks}. "
@@ -72,13 +73,18 @@ def results_text(document: dict) -> str:
 def bundle(source: Path, evaluation: Path | None, commands: Path | None, target: Path) -> None:
     """Write the model of `source` with its card into `target`."""
     model = HVQInpainter.from_pretrained(source)
+    if model.config != HVQConfig.preset("small"):
+        raise InvalidInputError(f"The card describes the preset small, and {source} has another configuration.")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     texts = {
         "title": "The model bundled with hvq-inpaint",
         "model_name": "hub/model",
         "architecture": f"Preset `small`, {parameters / 1e6:.1f} M parameters: "
         "the paper's VQ stage with the transformer's output fed back into F_mid, "
-        "and a multi-dilation refiner of half the paper's width.",
+        "and a multi-dilation refiner of half the paper's width, with skip connections from its encoder to its "
+        "decoder, which gets the VQ stage's result blended into the known pixels (Poisson image editing, Pérez et al. "
+        "2003). "
+        "The preset `paper` has none of the three additions: no feedback, no skip connections, and it pastes.",
         "training": MODEL_CARD_NOTES.read_text(encoding="utf-8").strip(),
     }
     if commands:

@@ -8,7 +8,7 @@ from typing import Any
 
 from .errors import InvalidInputError
 
-_MAY_BE_ZERO = ("residual_blocks", "transformer_blocks", "transformer_feedback", "refiner_blocks")
+_MAY_BE_ZERO = ("residual_blocks", "transformer_blocks", "refiner_blocks")
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class HVQConfig:
     refiner_channels: tuple[int, int, int] = (64, 128, 256)  # at full, half and quarter size
     refiner_blocks: int = 8
     dilation_rates: tuple[int, ...] = (1, 2, 4, 8)  # one entry = the single-rate variants of Table 6
+    refiner_skips: bool = False  # skip connections from its encoder to its decoder, as in a U-Net
+    poisson_composite: bool = False  # its input: the VQ stage's result blended into the known pixels, not pasted
 
     config_version: int = 1
 
@@ -51,7 +53,7 @@ class HVQConfig:
             kind = {"bool": bool, "float": (float, int)}.get(str(field.type), int)
             if not values or not all(isinstance(single, kind) for single in values):
                 raise InvalidInputError(f"{field.name} can't be {value!r}.")
-            if field.name not in _MAY_BE_ZERO and not all(values):
+            if field.name not in _MAY_BE_ZERO and str(field.type) != "bool" and not all(values):
                 raise InvalidInputError(f"{field.name} must be at least 1, not {value}.")
             if min(values) < 0:
                 raise InvalidInputError(f"{field.name} must not be negative, not {value}.")
@@ -101,8 +103,10 @@ class HVQConfig:
 PRESETS: dict[str, HVQConfig] = {
     # The sizes of the paper: 15.7 M parameters.
     "paper": HVQConfig(),
-    # The bundled model: the paper's VQ stage and depth, a refiner of half the width that two CPU cores can train.
-    "small": HVQConfig(transformer_feedback=True, refiner_channels=(32, 64, 128)),
+    # The bundled model: a refiner of half the width, which two CPU cores can train, and all three additions.
+    "small": HVQConfig(
+        transformer_feedback=True, refiner_channels=(32, 64, 128), refiner_skips=True, poisson_composite=True
+    ),
     # Tests: every part is there, a training step takes milliseconds.
     "tiny": HVQConfig(
         stem_channels=8,
@@ -117,5 +121,7 @@ PRESETS: dict[str, HVQConfig] = {
         transformer_feedback=True,
         refiner_channels=(8, 12, 16),
         refiner_blocks=2,
+        refiner_skips=True,
+        poisson_composite=True,
     ),
 }

@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from .blending import poisson_composite
 from .config import HVQConfig
 from .credibility import CredibilityMap
 from .encoder import EncoderB1
@@ -40,6 +41,7 @@ from .images import (
     to_tensor,
     working_region,
 )
+from .losses import composite
 from .refiner import MultiDilationRefiner
 from .vqvae import HierarchicalVQVAE
 
@@ -170,7 +172,7 @@ class HVQInpainter(
         """From the global codes to the composite."""
         local_quantized, local_codes = self.vqvae.local_quantizer.quantize(self.vqvae.encoder_a2(global_quantized, mid))
         coarse = self.vqvae.decoder_a(global_quantized, local_quantized).float().clamp(0, 1)
-        refined = self.refiner(torch.where(known > 0.5, damaged, coarse), known).float()
+        refined = self.refiner(self.coarse_composite(coarse, damaged, known), known).float()
         return InpaintOutput(
             mid=mid,
             global_latents=global_latents,
@@ -180,9 +182,18 @@ class HVQInpainter(
             local_codes=local_codes,
             coarse=coarse,
             refined=refined,
-            composite=torch.where(known > 0.5, damaged, refined),
+            composite=composite(refined, damaged, known),
             credibility=self.credibility_map(global_latents, self.vqvae.global_quantizer.codebook),
         )
+
+    def coarse_composite(self, coarse: torch.Tensor, damaged: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        """What the refiner gets: the known pixels and, in the hole, the VQ stage's result (B, 3, H, W).
+
+        Pasted, or with the configuration's `poisson_composite` blended.
+        """
+        if self.config.poisson_composite:
+            return poisson_composite(coarse, damaged, known)
+        return composite(coarse, damaged, known)
 
     @staticmethod
     def _check_tensors(damaged: torch.Tensor, known: torch.Tensor) -> None:

@@ -37,26 +37,24 @@ class MultiDilationRefiner(nn.Module):
     def __init__(self, config: HVQConfig) -> None:
         super().__init__()
         full, half, quarter = config.refiner_channels
-        self.encoder = nn.Sequential(
-            nn.Conv2d(4, full, 7, padding=3),  # (B, 64, H, W)
-            nn.ReLU(),
-            nn.Conv2d(full, half, 4, stride=2, padding=1),  # (B, 128, H/2, W/2)
-            nn.ReLU(),
-            nn.Conv2d(half, quarter, 4, stride=2, padding=1),  # (B, 256, H/4, W/4)
-            nn.ReLU(),
+        self.encoder = nn.ModuleList(
+            (
+                nn.Conv2d(4, full, 7, padding=3),  # (B, 64, H, W)
+                nn.Conv2d(full, half, 4, stride=2, padding=1),  # (B, 128, H/2, W/2)
+                nn.Conv2d(half, quarter, 4, stride=2, padding=1),  # (B, 256, H/4, W/4)
+            )
         )
         self.blocks = nn.Sequential(
             *(MultiDilationBlock(quarter, config.dilation_rates) for _ in range(config.refiner_blocks))
         )
-        self.decoder = nn.Sequential(
-            nn.Upsample(scale_factor=2, mode="nearest"),
-            nn.Conv2d(quarter, half, 3, padding=1),  # (B, 128, H/2, W/2)
-            nn.ReLU(),
-            nn.Upsample(scale_factor=2, mode="nearest"),
-            nn.Conv2d(half, full, 3, padding=1),  # (B, 64, H, W)
-            nn.ReLU(),
-            nn.Conv2d(full, 3, 3, padding=1),
+        self.skips = config.refiner_skips
+        self.decoder = nn.ModuleList(
+            (
+                nn.Conv2d(quarter + half * self.skips, half, 3, padding=1),  # (B, 128, H/2, W/2)
+                nn.Conv2d(half + full * self.skips, full, 3, padding=1),  # (B, 64, H, W)
+            )
         )
+        self.output = nn.Conv2d(full, 3, 3, padding=1)
         self._initialise()
 
     @torch.no_grad()
@@ -76,12 +74,21 @@ class MultiDilationRefiner(nn.Module):
         """I_out of the paper.
 
         Args:
-            coarse_composite: (B, 3, H, W), known pixels and, in the hole, the VQ stage's result; H and W multiples
-                of 4.
+            coarse_composite: (B, 3, H, W), known pixels and, in the hole, the VQ stage's result, pasted or blended;
+                H and W multiples of 4.
             known: (B, 1, H, W), 1 = known, 0 = missing.
 
         Returns:
             (B, 3, H, W); clamped to [0, 1] in eval mode only, so that training keeps its gradient.
         """
-        refined = self.decoder(self.blocks(self.encoder(torch.cat([coarse_composite, 1 - known], dim=1))))
+        x = torch.cat([coarse_composite, 1 - known], dim=1)
+        features = []
+        for convolution in self.encoder:
+            x = F.relu(convolution(x))
+            features.append(x)
+        x = self.blocks(x)
+        for convolution, skip in zip(self.decoder, (features[1], features[0]), strict=True):
+            x = F.interpolate(x, scale_factor=2, mode="nearest")
+            x = F.relu(convolution(torch.cat([x, skip], dim=1) if self.skips else x))
+        refined = self.output(x)
         return refined if self.training else refined.clamp(0, 1)

@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from hvq_inpaint import HVQConfig, HVQInpainter, InvalidInputError
+from hvq_inpaint.blending import poisson_composite
 from hvq_inpaint.inpainter import TRAINING_STAGES
 from hvq_inpaint.masks import box_mask, brush_mask
 
@@ -58,6 +59,21 @@ def test_known_pixels_bit_for_bit_and_the_hole_from_the_refiner(model):
     assert torch.equal(
         output.global_quantized, model.vqvae.global_quantizer.codebook[output.global_codes].permute(0, 3, 1, 2)
     )
+
+
+@pytest.mark.parametrize("blended", [False, True])
+def test_the_refiner_gets_the_coarse_result_pasted_or_blended(blended):
+    model = make_model(poisson_composite=blended)
+    image, known = random_batch()
+    seen = {}
+    model.refiner.register_forward_pre_hook(lambda _, arguments: seen.update(picture=arguments[0], known=arguments[1]))
+    output = model(image, known)
+    if blended:
+        expected = poisson_composite(output.coarse, image, known)
+        assert not torch.equal(expected, torch.where(known.bool(), image, output.coarse))
+    else:
+        expected = torch.where(known.bool(), image, output.coarse)
+    assert torch.equal(seen["picture"], expected) and torch.equal(seen["known"], known)
 
 
 def test_what_the_mask_hides_has_no_influence(model):

@@ -46,16 +46,39 @@ def test_a_block_reaches_as_far_as_its_rates():
 
 def test_a_fresh_refiner_passes_on_the_variance_of_its_input():
     refiner = MultiDilationRefiner(HVQConfig.preset("small"))
-    image = torch.rand(2, 3, 64, 64)
+    maps = {}
+    refiner.blocks.register_forward_hook(lambda _, arguments, output: maps.update(before=arguments[0], after=output))
     with torch.no_grad():
-        features = refiner.encoder(torch.cat([image, torch.zeros(2, 1, 64, 64)], dim=1))
-        after = refiner.blocks(features)
-    assert 0.2 < features.std() < 2 and 0.5 < after.std() / features.std() < 3
+        refiner(torch.rand(2, 3, 64, 64), torch.ones(2, 1, 64, 64))
+    assert 0.2 < maps["before"].std() < 2 and 0.5 < maps["after"].std() / maps["before"].std() < 3
+
+
+@pytest.mark.parametrize("skips", [False, True])
+def test_the_refiner_layer_by_layer(skips):
+    """Every layer again, from the weights: three convolutions, the blocks, two upsamplings, skip connections."""
+    refiner = MultiDilationRefiner(HVQConfig.from_dict({**TINY.to_dict(), "refiner_skips": skips})).train()
+    image, known = torch.rand(2, 3, 16, 24), (torch.rand(2, 1, 16, 24) > 0.4).float()
+    weights = {name: parameter.detach() for name, parameter in refiner.named_parameters()}
+
+    def convolve(x, name, **options):
+        return F.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], **options)
+
+    def doubled(x):
+        return x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+
+    full = convolve(torch.cat([image, 1 - known], dim=1), "encoder.0", padding=3).relu()
+    half = convolve(full, "encoder.1", stride=2, padding=1).relu()
+    quarter = refiner.blocks(convolve(half, "encoder.2", stride=2, padding=1).relu())
+    x = doubled(quarter)
+    x = convolve(torch.cat([x, half], dim=1) if skips else x, "decoder.0", padding=1).relu()
+    x = doubled(x)
+    x = convolve(torch.cat([x, full], dim=1) if skips else x, "decoder.1", padding=1).relu()
+    assert torch.allclose(refiner(image, known), convolve(x, "output", padding=1), atol=1e-5)
 
 
 def test_clamped_in_eval_mode_only():
     refiner = MultiDilationRefiner(TINY)
-    torch.nn.init.constant_(refiner.decoder[-1].bias, 5.0)
+    torch.nn.init.constant_(refiner.output.bias, 5.0)
     image, known = torch.rand(1, 3, 16, 24), torch.ones(1, 1, 16, 24)
     assert refiner.train()(image, known).max() > 1
     assert refiner.eval()(image, known).max() == 1

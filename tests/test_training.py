@@ -100,7 +100,7 @@ def test_a_run_leaves_what_one_needs_to_follow_it(trained):
         "images_per_second",
         "gradient_norm",
     } <= names
-    assert {"validation/oracle_psnr", "validation/coarse_psnr", "validation/refined_psnr"} <= names
+    assert {f"validation/{name}_psnr" for name in ("oracle", "coarse", "blended", "refined")} <= names
     assert "credibility/low_share" in (output / "encoder" / "metrics.jsonl").read_text()
     assert len(list((output / "refiner" / "samples").glob("*.png"))) == 2
     assert list((output / "refiner" / "logs").rglob("events.out.tfevents*"))
@@ -212,7 +212,7 @@ def test_a_model_of_another_preset_is_refused(trained, tmp_path):
     HVQInpainter(HVQConfig.from_dict({**HVQConfig.preset("tiny").to_dict(), "num_codes": 8})).save_pretrained(
         tmp_path / "other"
     )
-    with pytest.raises(InvalidInputError, match="other sizes than preset tiny"):
+    with pytest.raises(InvalidInputError, match="another configuration than preset tiny"):
         trainer.run(
             parse_options(
                 arguments(

@@ -25,8 +25,6 @@ from ..metrics import mean_l1, psnr, round_to_uint8, ssim
 from ..quantizer import codebook_usage
 from .baselines import OPENCV_METHODS, inpaint_opencv, load_opencv
 
-MODEL_METHODS = ("coarse", "refined", "oracle")
-
 METRICS = ("psnr", "psnr_hole", "ssim", "l1", "l1_hole")
 
 # An exact fill has an infinite PSNR, and one of them would make the mean of a thousand images infinite.
@@ -82,11 +80,6 @@ class EvaluationOptions:
             raise InvalidInputError(f"The limit must be at least 1 image, not {self.limit}.")
         if self.batch_size < 1:
             raise InvalidInputError(f"The batch size must be at least 1, not {self.batch_size}.")
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """The rows of a table, in their order."""
-        return ("damaged", *(OPENCV_METHODS if self.opencv else ()), *MODEL_METHODS)
 
 
 @dataclass(frozen=True)
@@ -158,6 +151,12 @@ def measure(output: torch.Tensor, target: torch.Tensor, missing: torch.Tensor) -
     return {name: value.tolist() for name, value in values.items()}
 
 
+def method_names(model: HVQInpainter, options: EvaluationOptions) -> tuple[str, ...]:
+    """The rows of a table, in their order."""
+    blended = ("blended",) if model.config.poisson_composite else ()
+    return ("damaged", *(OPENCV_METHODS if options.opencv else ()), "coarse", *blended, "refined", "oracle")
+
+
 @torch.inference_mode()
 def evaluate(model: HVQInpainter, files: Sequence[Path], options: EvaluationOptions) -> Evaluation:
     """Measure `model` on image files, with one mask for each image, mask kind and bucket.
@@ -175,10 +174,9 @@ def evaluate(model: HVQInpainter, files: Sequence[Path], options: EvaluationOpti
     if not chosen:
         raise InvalidInputError("There is no image to evaluate on.")
     settings = [(kind, bucket) for kind in options.mask_kinds for bucket in options.buckets]
+    names = method_names(model, options)
     values: dict[tuple[str, Bucket, str], dict[str, list[float]]] = {
-        (kind, bucket, method): {metric: [] for metric in METRICS}
-        for kind, bucket in settings
-        for method in options.methods
+        (kind, bucket, method): {metric: [] for metric in METRICS} for kind, bucket in settings for method in names
     }
     shares: dict[tuple[str, Bucket], list[float]] = {setting: [] for setting in settings}
     codes: dict[str, list[torch.Tensor]] = {"global": [], "local": []}
@@ -201,7 +199,7 @@ def evaluate(model: HVQInpainter, files: Sequence[Path], options: EvaluationOpti
                         values[kind, bucket, method][metric] += numbers
                 bar.update(len(batch))
     figures: dict[str, dict[str, dict[str, Figures]]] = {
-        kind: {method: {} for method in options.methods} for kind in options.mask_kinds
+        kind: {method: {} for method in names} for kind in options.mask_kinds
     }
     for (kind, bucket, method), numbers in values.items():
         figures[kind][method][bucket_name(bucket)] = {metric: _mean(numbers[metric]) for metric in METRICS}
@@ -239,6 +237,8 @@ def _outputs(
             fills = [to_tensor(inpaint_opencv(crop, mask, method)) for crop, mask in zip(pixels, masks, strict=True)]
             results[method] = torch.cat(fills).to(image.device)
     results["coarse"] = torch.where(missing > 0.5, output.coarse, image)
+    if model.config.poisson_composite:
+        results["blended"] = model.coarse_composite(output.coarse, results["damaged"], 1 - missing)
     results["refined"] = output.composite
     results["oracle"] = torch.where(missing > 0.5, oracle, image)
     return results

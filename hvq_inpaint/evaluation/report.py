@@ -13,6 +13,7 @@ METHOD_TITLES = {
     "telea": "OpenCV Telea",
     "navier_stokes": "OpenCV Navier-Stokes",
     "coarse": "coarse",
+    "blended": "coarse, blended",
     "refined": "refined",
     "oracle": "oracle",
 }
@@ -71,7 +72,9 @@ def to_markdown(evaluation: Evaluation, model: str, dataset: str, device: str) -
         "Every figure is a mean of per-image values, on composites with the known pixels, rounded to 8 bits. "
         "PSNR and L1 in the hole count the missing pixels only. L1 is on pixels in [0, 1]. "
         f"An exact fill counts as {PSNR_LIMIT:g} dB. "
-        "Oracle: the true codes through the decoder, the ceiling of coarse.",
+        "Coarse: the VQ stage alone; coarse, blended (if the model does that): the same by Poisson blending, which is "
+        "what the refiner gets; refined: the whole network; oracle: the true codes through the decoder, the ceiling of "
+        "coarse.",
         f"Codebooks on the intact images: {codebooks}.",
         "## Mean over the buckets",
         summary(evaluation),

@@ -192,7 +192,7 @@ def _initial_model(options: TrainingOptions) -> HVQInpainter:
         model = HVQInpainter.from_pretrained(folder)
     if model.config != HVQConfig.preset(options.preset):
         raise InvalidInputError(
-            f"The model that stage {options.stage} starts from has other sizes than preset {options.preset}: "
+            f"The model that stage {options.stage} starts from has another configuration than preset {options.preset}: "
             "give the preset that it was made with."
         )
     return model

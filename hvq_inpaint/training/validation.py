@@ -5,6 +5,8 @@ PSNR in the hole of the oracle, the coarse and the refined result, and a grid to
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import numpy as np
 import torch
 from PIL import Image
@@ -19,11 +21,12 @@ from ..quantizer import codebook_usage
 def validate(model: HVQInpainter, samples: list[Sample], device: torch.device, batch_size: int = 8) -> dict[str, float]:
     """Means over the samples.
 
-    PSNR in the hole, in dB, of `oracle`, `coarse` and `refined`, usage and perplexity of both codebooks.
+    PSNR in the hole, in dB, of `oracle`, `coarse`, `refined` and, if the model blends, of the refiner's input
+    `blended`; usage and perplexity of both codebooks.
 
     The model is left in the mode that it came in.
     """
-    values: dict[str, list[torch.Tensor]] = {"oracle": [], "oracle_whole": [], "coarse": [], "refined": []}
+    values: dict[str, list[torch.Tensor]] = defaultdict(list)
     codes: dict[str, list[torch.Tensor]] = {"global": [], "local": []}
     for start in range(0, len(samples), batch_size):
         batch = samples[start : start + batch_size]
@@ -32,7 +35,10 @@ def validate(model: HVQInpainter, samples: list[Sample], device: torch.device, b
         with evaluating(model):
             output, clean = model(image, known), model.vqvae(image)
         oracle = clean.reconstruction.float().clamp(0, 1)
-        for name, picture in (("oracle", oracle), ("coarse", output.coarse), ("refined", output.refined)):
+        pictures = {"oracle": oracle, "coarse": output.coarse, "refined": output.refined}
+        if model.config.poisson_composite:
+            pictures["blended"] = model.coarse_composite(output.coarse, image * known, known)
+        for name, picture in pictures.items():
             values[name].append(psnr(round_to_uint8(picture), image, 1 - known))
         values["oracle_whole"].append(psnr(round_to_uint8(oracle), image))
         codes["global"].append(clean.global_codes.flatten())
