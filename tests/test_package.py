@@ -65,6 +65,7 @@ ORDER = [
     "quantizer",
     "vqvae",
     "encoder",
+    "blending",
     "refiner",
     "credibility",
     "losses",
