@@ -9,15 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 from skimage import data
 
 from hvq_inpaint import HVQInpainter
 from hvq_inpaint.masks import make_mask
-from hvq_inpaint.visualize import stage_pictures
+from hvq_inpaint.visualize import labelled_grid, stage_pictures
 
 ROOT = Path(__file__).resolve().parent.parent
-SIDE, TITLE_HEIGHT, GAP = 256, 22, 4
+SIDE = 256
 
 # Photograph, the square to show (top, left, side), mask kind, ratio and seed.
 ROWS = (
@@ -37,21 +37,17 @@ COLUMNS = {
 
 def main() -> None:
     model = HVQInpainter.from_pretrained(ROOT / "hub" / "model")
-    width, height = (len(COLUMNS) + 1) * (SIDE + GAP) - GAP, TITLE_HEIGHT + len(ROWS) * (SIDE + GAP) - GAP
-    sheet = Image.new("RGB", (width, height), "white")
-    draw = ImageDraw.Draw(sheet)
-    for row, (photograph, (top, left, side), kind, ratio, seed) in enumerate(ROWS):
+    rows = {}
+    for photograph, (top, left, side), kind, ratio, seed in ROWS:
         square = Image.fromarray(photograph()[top : top + side, left : left + side])
         square = square.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
         mask = make_mask(kind, SIDE, SIDE, ratio, seed)
         result = model.inpaint(square, mask)
         assert np.array_equal(np.array(result.image)[~mask], np.array(square)[~mask])
         pictures = stage_pictures(result.stages, model.config.num_codes)
-        shown = {**{title: pictures[name] for name, title in COLUMNS.items()}, "original": square}
-        for column, (title, picture) in enumerate(shown.items()):
-            x = column * (SIDE + GAP)
-            sheet.paste(picture.resize((SIDE, SIDE), Image.Resampling.NEAREST), (x, TITLE_HEIGHT + row * (SIDE + GAP)))
-            draw.text((x + SIDE / 2, TITLE_HEIGHT / 2), title, fill="black", anchor="mm", font_size=14)
+        shown = [*(pictures[name] for name in COLUMNS), square]
+        rows[kind.replace("_", " ")] = [picture.resize((SIDE, SIDE), Image.Resampling.NEAREST) for picture in shown]
+    sheet = labelled_grid(rows, [*COLUMNS.values(), "original"])
     sheet.save(ROOT / "docs" / "result.jpg", quality=90)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from . import __version__, commands
 from .errors import InvalidInputError
+from .evaluation.options import METRICS
 from .masks import MASK_KINDS, RATIO_BUCKETS
 
 
@@ -76,30 +77,45 @@ def _add_inpaint(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _add_evaluate(subparsers: argparse._SubParsersAction) -> None:
-    text = "measure a model on a folder of images"
+    text = "measure a model on photographs, beside other methods"
     parser = subparsers.add_parser(
         "evaluate",
         help=text,
-        description=f"{text.capitalize()}: PSNR, SSIM and L1 by mask kind and mask ratio, beside OpenCV's methods. "
-        "Writes evaluation.json and evaluation.md. The same command gives the same figures.",
+        description=f"{text.capitalize()}: PSNR, SSIM, L1, LPIPS and FID by mask kind and mask ratio. Writes "
+        "evaluation.json, evaluation.md and grid.png. The same command gives the same figures, also with 'accelerate "
+        "launch -m hvq_inpaint evaluate ...' in several processes; broken off and given again, it goes on where it "
+        "stood.",
     )
     parser.set_defaults(run=commands.evaluate)
     buckets = [f"{round(100 * low)}-{round(100 * high)}" for low, high in RATIO_BUCKETS]
     parser.add_argument("model", metavar="MODEL", help="a model folder or the id of a Hub repository")
-    parser.add_argument("--dataset", metavar="FOLDER", type=Path, required=True, help="images, in sub-folders or not")
+    parser.add_argument(
+        "--dataset",
+        metavar="DATASET",
+        required=True,
+        help="a folder of images, in sub-folders or not, Parquet, or a dataset id on the Hub",
+    )
+    parser.add_argument("--split", default="test", help="the split of a dataset on the Hub (default: %(default)s)")
     parser.add_argument(
         "--out",
         metavar="FOLDER",
         type=Path,
         default=Path("evaluation"),
-        help="where the two files go (default: %(default)s)",
+        help="where the files go (default: %(default)s)",
     )
     parser.add_argument(
         "--mask-kind",
         metavar="KIND",
         nargs="+",
-        default=list(MASK_KINDS),
-        help=f"one or more of {', '.join(MASK_KINDS)} (default: {' '.join(MASK_KINDS)})",
+        help=f"one or more of {', '.join(MASK_KINDS)}, and files with --masks "
+        f"(default: files with --masks, else {' '.join(MASK_KINDS)})",
+    )
+    parser.add_argument(
+        "--masks",
+        metavar="FOLDER",
+        type=Path,
+        help="mask files, white = repaint, brought to --size; each goes to the bucket of its share of white "
+        "(default: none)",
     )
     parser.add_argument(
         "--buckets",
@@ -123,12 +139,43 @@ def _add_evaluate(subparsers: argparse._SubParsersAction) -> None:
         "--batch-size", metavar="N", type=int, default=8, help="images at a time (default: %(default)s)"
     )
     parser.add_argument(
+        "--metrics",
+        metavar="METRIC",
+        nargs="+",
+        help=f"one or more of {', '.join(METRICS)}; psnr_hole and l1_hole count the missing pixels only, fd is the "
+        "Fréchet distance of AlexNet's features (default: all whose feature networks can be had)",
+    )
+    parser.add_argument(
+        "--lpips-weights",
+        metavar="FILE",
+        help="AlexNet's convolutions as safetensors, by torchvision's names, for lpips and fd (default: torchvision's "
+        "own download)",
+    )
+    parser.add_argument(
+        "--export",
+        metavar="FOLDER",
+        type=Path,
+        help="write photographs, masks, damaged and refined pictures there, each as KIND/BUCKET/NUMBER.png, for other "
+        "methods to be run on (default: none)",
+    )
+    parser.add_argument(
+        "--outputs",
+        metavar="FOLDER",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="pictures of other methods for the photographs and masks of --export, with its names; each folder is a "
+        "row of the tables under its own name (default: none)",
+    )
+    parser.add_argument(
         "--no-opencv",
         action="store_true",
         help="leave out the comparison with OpenCV, which then need not be installed",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace the two files if they exist already (default: refuse)"
+        "--overwrite",
+        action="store_true",
+        help="replace files that exist already, and do not continue (default: refuse)",
     )
     _add_device(parser)
 

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,36 +93,69 @@ def inpaint(arguments: argparse.Namespace) -> None:
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    """Measure a model on a folder of images."""
-    outputs = [arguments.out / "evaluation.json", arguments.out / "evaluation.md"]
+    """Measure a model on a dataset; with `accelerate launch` in several processes, which give the same figures."""
+    outputs = [arguments.out / name for name in ("evaluation.json", "evaluation.md", "grid.png")]
     buckets = tuple(_bucket(text) for text in arguments.buckets)
     _check_targets(outputs, arguments.overwrite)
+    masks = arguments.masks
+    kinds = arguments.mask_kind or (["files"] if masks else ["random_walk", "brush", "box"])
 
-    from .data import list_images
+    from accelerate import PartialState
+
     from .evaluation.baselines import load_opencv
-    from .evaluation.evaluate import EvaluationOptions
-    from .evaluation.evaluate import evaluate as measure
-    from .evaluation.report import summary, to_json, to_markdown
+    from .evaluation.evaluate import measure_records, settings_of, summarise
+    from .evaluation.grid import picture_grid
+    from .evaluation.methods import method_names
+    from .evaluation.networks import load_networks
+    from .evaluation.options import PIXEL_METRICS, EvaluationOptions
+    from .evaluation.records import RecordFolder
+    from .evaluation.report import METRIC_TITLES, summary, to_json, to_markdown
+    from .evaluation.samples import DatasetFiles
 
     options = EvaluationOptions(
-        mask_kinds=tuple(arguments.mask_kind),
+        mask_kinds=tuple(kinds),
+        mask_folder=str(masks) if masks else None,
         buckets=buckets,
         size=arguments.size,
         seed=arguments.seed,
         limit=arguments.limit,
         batch_size=arguments.batch_size,
         opencv=not arguments.no_opencv,
+        outputs=tuple(map(str, arguments.outputs)),
+        metrics=tuple(arguments.metrics or PIXEL_METRICS),
     )
     if options.opencv:
         load_opencv()
-    files = list_images(arguments.dataset)
-    model = load_model(arguments.model, arguments.device)
-    device = next(model.parameters()).device.type
-    evaluation = measure(model, files, options)
-    names = (arguments.model, str(arguments.dataset), device)
+    images = DatasetFiles(arguments.dataset, arguments.split)
+    state = PartialState()
+    model = load_model(arguments.model, str(state.device) if state.num_processes > 1 else arguments.device)
+    method_names(model, options)
+    device = next(model.parameters()).device
+    with state.main_process_first():  # which downloads, if anything has to be
+        networks = load_networks(arguments.metrics, arguments.lpips_weights, device)
+    options = replace(options, metrics=tuple(arguments.metrics or networks.metrics))
+    if state.is_main_process:
+        for metric, reason in networks.left_out.items():
+            print(f"note: {METRIC_TITLES[metric]} is left out: {reason}", file=sys.stderr)
+    settings = settings_of(model, images, options, arguments.dataset, device.type, arguments.export)
+    folder = arguments.out / "records"
+    if arguments.overwrite and state.is_main_process and folder.exists():
+        shutil.rmtree(folder)
+    state.wait_for_everyone()
+    records = RecordFolder(folder, settings)
+    measure_records(
+        model, images, options, records, networks, arguments.export, state.process_index, state.num_processes
+    )
+    state.wait_for_everyone()
+    if not state.is_main_process:
+        return
+    evaluation = summarise(model, records, len(images), options, networks)
+    names = (arguments.model, str(arguments.dataset), device.type)
     with all_or_nothing() as partial:
-        for path, text in zip(outputs, (to_json(evaluation, *names), to_markdown(evaluation, *names)), strict=True):
+        for path, text in zip(outputs[:2], (to_json(evaluation, *names), to_markdown(evaluation, *names)), strict=True):
             partial(path).write_text(text, encoding="utf-8")
+        picture_grid(model, images, options).save(partial(outputs[2]), format="PNG")
+    shutil.rmtree(folder)
     print(f"Means over the buckets, {evaluation.number_of_images} images:\n\n{summary(evaluation)}\n")
     for path in outputs:
         print(f"wrote {path}")

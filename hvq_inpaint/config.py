@@ -8,6 +8,9 @@ from typing import Any
 
 from .errors import InvalidInputError
 
+# Heights and widths inside the network are multiples of this: the global codes are eight times smaller than the image.
+SIZE_MULTIPLE = 8
+
 _MAY_BE_ZERO = ("residual_blocks", "transformer_blocks", "refiner_blocks")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -48,15 +48,15 @@ class Photograph:
         return image
 
 
-def open_image(path: str | os.PathLike[str]) -> Image.Image:
-    """The decoded image of a file.
+def open_image(file: str | os.PathLike[str] | BinaryIO) -> Image.Image:
+    """The decoded image of a file, given by its path or opened for reading.
 
     Raises:
         InvalidInputError: the file is missing, not an image, truncated, animated or dangerously large.
     """
-    path = Path(path)
+    path = Path(file) if isinstance(file, (str, os.PathLike)) else getattr(file, "name", "The image")
     try:
-        image = Image.open(path)
+        image = Image.open(file)
         # The first frame of an MPO, as many phones save JPEG, is the photograph; the others are previews or gain maps.
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
             raise InvalidInputError(
@@ -139,10 +139,7 @@ def load_mask(mask: ImageLike, size: tuple[int, int]) -> np.ndarray:
     if isinstance(mask, (str, os.PathLike)):
         mask = open_image(mask)
     if isinstance(mask, Image.Image):
-        # No rescaling of 16-bit greys: their white would be clipped to one.
-        if mask.mode.startswith(("I", "F")):
-            raise InvalidInputError(f"A mask of mode {mask.mode} can't be read; save it with 8 bits.")
-        array = np.array(ImageOps.exif_transpose(mask).convert("L")) > 127
+        array = mask_of_picture(mask)
     elif isinstance(mask, (np.ndarray, torch.Tensor)):
         array = _mask_of_array(mask.detach().cpu().numpy() if isinstance(mask, torch.Tensor) else mask)
     else:
@@ -157,6 +154,14 @@ def load_mask(mask: ImageLike, size: tuple[int, int]) -> np.ndarray:
     if array.all():
         raise InvalidInputError("The mask covers the whole image: nothing is left to fill it from.")
     return array
+
+
+def mask_of_picture(picture: Image.Image) -> np.ndarray:
+    """A picture cut at half of white: bool (H, W), True = repaint; empty or full masks pass."""
+    # No rescaling of 16-bit greys: their white would be clipped to one.
+    if picture.mode.startswith(("I", "F")):
+        raise InvalidInputError(f"A mask of mode {picture.mode} can't be read; save it with 8 bits.")
+    return np.array(ImageOps.exif_transpose(picture).convert("L")) > 127
 
 
 def _mask_of_array(mask: np.ndarray) -> np.ndarray:

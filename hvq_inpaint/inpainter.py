@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .blending import poisson_composite
-from .config import HVQConfig
+from .config import SIZE_MULTIPLE, HVQConfig
 from .credibility import CredibilityMap
 from .encoder import EncoderB1
 from .errors import InvalidInputError
@@ -44,9 +44,6 @@ from .images import (
 from .losses import composite
 from .refiner import MultiDilationRefiner
 from .vqvae import HierarchicalVQVAE
-
-# Heights and widths inside the network are multiples of this: the global codes are eight times smaller than the image.
-SIZE_MULTIPLE = 8
 
 MODEL_CARD_TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
 

@@ -1,14 +1,30 @@
-"""Metrics of one image or a batch, each value its own: PSNR, SSIM and mean L1, over the image or in the hole only.
+"""Metrics of one image or a batch, each value its own: PSNR, SSIM and mean L1, over the image or in the hole only, and
+LPIPS; and of a set of images: the Fréchet distance of their features, FID with Inception's.
 
 All of them take float images in [0, 1] that were rounded to 8 bits (`round_to_uint8`), as a saved picture would be.
+
+The feature networks are no part of this project: they are read from a safetensors file, or downloaded by the library
+that they come with.
 """
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
 from torchmetrics.functional.image import structural_similarity_index_measure
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+from .errors import InvalidInputError
 
 _SSIM_WINDOW = 11  # pixels
+
+INCEPTION_DIM = 2048  # of the features that FID is made of: the pool before Inception's last layer
 
 
 def round_to_uint8(image: torch.Tensor) -> torch.Tensor:
@@ -53,6 +69,108 @@ def ssim(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     )
     border = _SSIM_WINDOW // 2
     return similarity[..., border:-border, border:-border].mean(dim=(1, 2, 3))
+
+
+class LPIPS(nn.Module):
+    """LPIPS 0.1 (Zhang et al. 2018) on AlexNet, with the linear heads of the package lpips.
+
+    Args:
+        trunk: the convolutions of torchvision's AlexNet by their names, `features.0.weight` and so on; others are
+            ignored. None: torchvision's own download.
+
+    Raises:
+        InvalidInputError: the download failed, or a tensor is missing or of another shape.
+    """
+
+    num_features = 256  # of `features`
+
+    def __init__(self, trunk: Mapping[str, torch.Tensor] | None = None) -> None:
+        super().__init__()
+        try:
+            import lpips
+        except ImportError:
+            raise InvalidInputError("LPIPS needs the package lpips: pip install lpips.") from None
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # lpips calls torchvision by parameters that it has given up
+                self.network = lpips.LPIPS(net="alex", pnet_rand=trunk is not None, verbose=False)
+        except OSError as error:  # URLError is one
+            raise InvalidInputError(
+                f"torchvision can't download the AlexNet of LPIPS ({error}): "
+                "give its convolutions as a safetensors file with --lpips-weights."
+            ) from None
+        if trunk is not None:
+            for name, parameter in self.network.net.named_parameters():
+                key = f"features.{name.partition('.')[2]}"  # lpips calls torchvision's features.3.bias slice2.3.bias
+                if key not in trunk or trunk[key].shape != parameter.shape:
+                    raise InvalidInputError(
+                        f"The AlexNet weights lack a tensor {key} of shape {tuple(parameter.shape)}."
+                    )
+                parameter.data.copy_(trunk[key])
+        self.requires_grad_(False)
+        self.eval()
+
+    @classmethod
+    def from_safetensors(cls, path: str | Path) -> LPIPS:
+        """LPIPS with the AlexNet of a safetensors file with torchvision's key names."""
+        if not Path(path).is_file():
+            raise InvalidInputError(f"There is no file {path} with AlexNet weights.")
+        try:
+            return cls(load_file(path))
+        except SafetensorError as error:
+            raise InvalidInputError(f"{path} is not a readable safetensors file: {error}.") from None
+
+    def forward(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """The distance of each image of a batch (B,); `output` and `target` (B, 3, H, W) in [0, 1], at least 32 x 32."""
+        return self.network(output * 2 - 1, target * 2 - 1).flatten()
+
+    def features(self, image: torch.Tensor) -> torch.Tensor:
+        """AlexNet's last convolution after its ReLU, mean over the pixels: (B, 3, H, W) in [0, 1] to (B, 256)."""
+        return self.network.net(self.network.scaling_layer(image * 2 - 1)).relu5.mean(dim=(2, 3))
+
+
+class InceptionFeatures(nn.Module):
+    """The features of FID (Heusel et al. 2017): torch-fidelity's Inception, which downloads its weights itself.
+
+    Raises:
+        InvalidInputError: torch-fidelity is not installed, or the download failed.
+    """
+
+    num_features = INCEPTION_DIM
+
+    def __init__(self) -> None:
+        super().__init__()
+        try:
+            self.network = FrechetInceptionDistance(feature=INCEPTION_DIM).inception
+        except ModuleNotFoundError:
+            raise InvalidInputError("FID needs the package torch-fidelity: pip install torch-fidelity.") from None
+        except OSError as error:  # URLError is one
+            raise InvalidInputError(f"torch-fidelity can't download its Inception ({error}).") from None
+
+    def features(self, image: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) in [0, 1] to (B, 2048)."""
+        return self.network((image * 255).round().byte())
+
+
+class FrechetDistance(nn.Module):
+    """The Fréchet distance between the Gaussians of two sets of features, by torchmetrics.
+
+    Called FID only with the features of Inception. It is biased upwards on few images: give their number beside it.
+    """
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        given = nn.Identity()
+        given.num_features = num_features  # what torchmetrics asks a feature network for
+        self.metric = FrechetInceptionDistance(feature=given, reset_real_features=False)
+
+    def update(self, features: torch.Tensor, real: bool) -> None:
+        """Add features (B, D) of true (`real`) or of filled images."""
+        self.metric.update(features, real=real)
+
+    def compute(self) -> float:
+        """The distance; at least two images of each set are needed."""
+        return max(0.0, float(self.metric.compute()))  # rounding leaves some -1e-6 between equal sets
 
 
 def _mean(error: torch.Tensor, missing: torch.Tensor | None) -> torch.Tensor:

@@ -5,11 +5,12 @@ Pure functions of arrays; nothing here knows of a network.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from .errors import InvalidInputError
 
@@ -18,6 +19,9 @@ LONGEST_SIDE = 512
 
 # The intermediates of `InpaintResult.stages`, in the order of the pipeline.
 STAGE_NAMES = ("damaged", "global_codes", "local_codes", "credibility", "coarse", "refined", "composite")
+
+# Of a labelled grid, in pixels.
+_TITLE_HEIGHT, _TITLE_SIZE, _GAP = 22, 14, 4
 
 # A ramp from dark violet to bright yellow whose lightness rises evenly, so that it reads the same in grey and to a
 # colour-blind eye: the colours of viridis (van der Walt and Smith, CC0) at ten equal steps.
@@ -198,6 +202,38 @@ def stage_pictures(stages: dict[str, Any], num_codes: int) -> dict[str, Image.Im
         pictures[name] = code_picture(stages[name], num_codes)
     pictures["credibility"] = credibility_picture(stages["credibility"])
     return pictures
+
+
+def labelled_grid(rows: dict[str, list[Image.Image]], titles: Sequence[str]) -> Image.Image:
+    """Pictures side by side under the titles of their columns.
+
+    Args:
+        rows: by the title of each row, which stands upright on its left; as many pictures as `titles`, all of one size.
+
+    Returns:
+        An RGB picture.
+
+    Raises:
+        InvalidInputError: there is nothing to show, or the rows do not fit the titles.
+    """
+    if not rows or not titles or any(len(pictures) != len(titles) for pictures in rows.values()):
+        raise InvalidInputError("A grid needs at least one row, and in each row a picture for every title.")
+    width, height = next(iter(rows.values()))[0].size
+    size = (_TITLE_HEIGHT + len(titles) * (width + _GAP) - _GAP, _TITLE_HEIGHT + len(rows) * (height + _GAP) - _GAP)
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, title in enumerate(titles):
+        centre = _TITLE_HEIGHT + column * (width + _GAP) + width / 2
+        draw.text((centre, _TITLE_HEIGHT / 2), title, fill="black", anchor="mm", font_size=_TITLE_SIZE)
+    for row, (title, pictures) in enumerate(rows.items()):
+        top = _TITLE_HEIGHT + row * (height + _GAP)
+        label = Image.new("RGB", (height, _TITLE_HEIGHT), "white")
+        position = (height / 2, _TITLE_HEIGHT / 2)
+        ImageDraw.Draw(label).text(position, title, fill="black", anchor="mm", font_size=_TITLE_SIZE)
+        sheet.paste(label.transpose(Image.Transpose.ROTATE_90), (0, top))
+        for column, picture in enumerate(pictures):
+            sheet.paste(picture, (_TITLE_HEIGHT + column * (width + _GAP), top))
+    return sheet
 
 
 def _enlarge(picture: Image.Image, longest_side: int) -> Image.Image:

@@ -70,3 +70,11 @@ def image_folder(tmp_path):
             (folder / "more" if number == 7 else folder) / f"{number}.png"
         )
     return folder
+
+
+def random_alexnet(seed: int = 0) -> dict[str, torch.Tensor]:
+    """The convolutions of torchvision's AlexNet by their names, drawn at random."""
+    from torchvision.models import alexnet
+
+    torch.manual_seed(seed)
+    return {name: tensor for name, tensor in alexnet().state_dict().items() if name.startswith("features.")}

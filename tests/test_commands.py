@@ -232,16 +232,17 @@ def test_a_full_disk_leaves_nothing(workplace, model_folder, monkeypatch, refuse
 
 def evaluate_arguments(model_folder: str, image_folder: Path) -> list[str]:
     small = ["--mask-kind", "random_walk", "box", "--buckets", "10-20", "50-60", "--size", "32", "--limit", "2"]
-    return ["evaluate", model_folder, "--dataset", str(image_folder), *small]
+    return ["evaluate", model_folder, "--dataset", str(image_folder), *small, "--metrics", "psnr_hole", "ssim"]
 
 
-def test_evaluate_writes_both_files_and_says_the_same_twice(workplace, model_folder, image_folder, capsys):
+def test_evaluate_writes_its_files_and_says_the_same_twice(workplace, model_folder, image_folder, capsys):
     arguments = evaluate_arguments(model_folder, image_folder)
     assert main([*arguments, "--out", "first"]) == 0
     printed = capsys.readouterr().out
     assert main([*arguments, "--out", "second"]) == 0
-    assert sorted(path.name for path in Path("first").iterdir()) == ["evaluation.json", "evaluation.md"]
-    for name in ("evaluation.json", "evaluation.md"):
+    names = ["evaluation.json", "evaluation.md", "grid.png"]
+    assert sorted(path.name for path in Path("first").iterdir()) == names
+    for name in names:
         assert Path("first", name).read_bytes() == Path("second", name).read_bytes()
     document = json.loads(Path("first/evaluation.json").read_text())
     assert document["number_of_images"] == 2
@@ -263,7 +264,7 @@ def test_evaluate_refuses_to_overwrite(workplace, model_folder, image_folder, re
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--dataset", "nowhere"], "There is no folder nowhere"),
+        (["--dataset", "./nowhere"], "There is no dataset at ./nowhere"),
         (["--dataset", "empty"], "hold no images"),
         (["--dataset", "broken"], "broken/torn.png"),
         (["--buckets", "ten"], "such as 10-20"),
@@ -275,6 +276,11 @@ def test_evaluate_refuses_to_overwrite(workplace, model_folder, image_folder, re
         (["--batch-size", "0"], "batch size"),
         (["--device", "cuda:99"], "so there is no cuda:99"),
         (["--out", "photo.png"], "is a file"),
+        (["--metrics", "beauty"], "no metric beauty"),
+        (["--metrics", "lpips", "--lpips-weights", "nowhere"], "no file nowhere"),
+        (["--mask-kind", "files"], "no mask kind files"),
+        (["--masks", "empty"], "The masks of empty are not used"),
+        (["--outputs", "somewhere"], "There is no file somewhere/random_walk/10-20/00000.png"),
     ],
 )
 def test_what_evaluate_refuses(workplace, model_folder, image_folder, refused, more, words):

@@ -11,8 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import scipy.stats
 import torch
-from conftest import make_model, make_pixels
+from conftest import make_model, make_pixels, random_alexnet
 from PIL import Image
 
 from hvq_inpaint import HVQInpainter
@@ -21,17 +22,25 @@ from hvq_inpaint.data import spread
 from hvq_inpaint.errors import InvalidInputError
 from hvq_inpaint.evaluation.baselines import OPENCV_METHODS, inpaint_opencv
 from hvq_inpaint.evaluation.evaluate import (
-    METRICS,
+    EXPORTED,
     Evaluation,
-    EvaluationOptions,
-    bucket_name,
+    credibility_correlation,
     evaluate,
-    evaluation_crop,
-    evaluation_mask,
     measure,
+    measure_records,
+    settings_of,
+    summarise,
 )
+from hvq_inpaint.evaluation.grid import picture_grid
+from hvq_inpaint.evaluation.methods import picture_path
+from hvq_inpaint.evaluation.networks import MetricNetworks, load_networks
+from hvq_inpaint.evaluation.options import PIXEL_METRICS, EvaluationOptions, bucket_name
+from hvq_inpaint.evaluation.paper import QUOTED_TABLES
+from hvq_inpaint.evaluation.records import RecordFolder
 from hvq_inpaint.evaluation.report import summary, to_json, to_markdown
+from hvq_inpaint.evaluation.samples import DatasetFiles, Masks, evaluation_crop, evaluation_mask
 from hvq_inpaint.masks import MASK_KINDS, RATIO_BUCKETS, random_walk_mask
+from hvq_inpaint.metrics import LPIPS, FrechetDistance
 
 OPTIONS = EvaluationOptions(mask_kinds=("random_walk", "box"), buckets=((0.1, 0.2), (0.5, 0.6)), size=32, batch_size=2)
 
@@ -69,7 +78,7 @@ def test_measure_of_a_hand_computed_case():
     output = target.clone()
     output[0] += 0.2 * missing[0]
     values = measure(output, target, missing)
-    assert tuple(values) == METRICS
+    assert tuple(values) == PIXEL_METRICS
     assert values["psnr"] == pytest.approx([20, 100], abs=1e-4)
     assert values["psnr_hole"] == pytest.approx([-20 * math.log10(0.2), 100], abs=1e-4)
     assert values["l1"] == pytest.approx([0.05, 0], abs=1e-6)
@@ -90,7 +99,7 @@ def test_figures_of_flat_images_are_known(model, tmp_path):
         exact = result.figures["random_walk"]["navier_stokes"][bucket]
         assert exact == pytest.approx({"psnr": 100, "psnr_hole": 100, "ssim": 1, "l1": 0, "l1_hole": 0})
     damaged = result.figures["random_walk"]["damaged"]
-    for metric in METRICS:
+    for metric in PIXEL_METRICS:
         assert damaged["mean"][metric] == pytest.approx((damaged["10-20"][metric] + damaged["50-60"][metric]) / 2)
 
 
@@ -197,7 +206,7 @@ def test_masks_differ_between_images_seeds_and_buckets():
 
 
 def test_a_bucket_that_no_mask_fits_is_refused(monkeypatch):
-    monkeypatch.setattr("hvq_inpaint.evaluation.evaluate._MAX_TRIES", 20)
+    monkeypatch.setattr("hvq_inpaint.evaluation.samples._MAX_TRIES", 20)
     with pytest.raises(InvalidInputError, match="wider bucket"):
         evaluation_mask("random_walk", 16, (0.5001, 0.5002), 0, 0)
 
@@ -232,6 +241,272 @@ def test_without_opencv_one_sentence_says_what_to_do(model, files, monkeypatch):
     assert "telea" not in evaluate(model, files[:1], replace(OPTIONS, opencv=False)).figures["box"]
 
 
+# ---------------------------------------------------------------- feature networks
+
+
+@pytest.fixture(scope="module")
+def networks() -> MetricNetworks:
+    """LPIPS on an AlexNet drawn at random: the arithmetic is what it is with the trained one."""
+    return MetricNetworks(lpips=LPIPS(random_alexnet()))
+
+
+def test_lpips_and_frechet_distance_of_a_row_equal_their_metric(model, files, networks):
+    options = replace(OPTIONS, mask_kinds=("brush",), buckets=((0.2, 0.3),), metrics=("lpips", "fd"))
+    result = evaluate(model, files, options, networks)
+    crops = [evaluation_crop(path, 32) for path in files]
+    masks = [evaluation_mask("brush", 32, (0.2, 0.3), 0, index) for index in range(3)]
+    truth = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
+    filled = [inpaint_opencv(crop, mask, "telea") for crop, mask in zip(crops, masks, strict=True)]
+    output = torch.from_numpy(np.stack(filled)).permute(0, 3, 1, 2).float() / 255
+    figures = result.figures["brush"]["telea"]["20-30"]
+    assert set(figures) == {"lpips", "fd"}
+    assert figures["lpips"] == pytest.approx(float(networks.lpips(output, truth).mean()), rel=1e-4)
+    distance = FrechetDistance(256)
+    distance.update(networks.lpips.features(truth), real=True)
+    distance.update(networks.lpips.features(output), real=False)
+    assert figures["fd"] == pytest.approx(distance.compute(), rel=1e-4)
+
+
+def test_a_frechet_distance_of_one_image_is_refused(model, files, networks):
+    with pytest.raises(InvalidInputError, match="at least 2 images"):
+        evaluate(model, files[:1], replace(OPTIONS, metrics=("fd",)), networks)
+
+
+def test_what_can_not_be_had_is_left_out_or_refused_by_name(monkeypatch):
+    def fails(self, *_):
+        raise InvalidInputError("It can't be downloaded.")
+
+    monkeypatch.setattr("hvq_inpaint.evaluation.networks.LPIPS.__init__", fails)
+    monkeypatch.setattr("hvq_inpaint.evaluation.networks.InceptionFeatures.__init__", fails)
+    networks = load_networks(None, None)
+    assert networks.metrics == PIXEL_METRICS
+    assert networks.left_out == dict.fromkeys(("lpips", "fd", "fid"), "It can't be downloaded.")
+    assert load_networks(PIXEL_METRICS, None).left_out == {}
+    for metric in ("lpips", "fd", "fid"):
+        with pytest.raises(InvalidInputError, match="downloaded"):
+            load_networks((metric,), None)
+
+
+def test_a_metric_without_its_network_is_refused(model, files):
+    with pytest.raises(InvalidInputError, match="no feature network for lpips"):
+        evaluate(model, files, replace(OPTIONS, metrics=("psnr", "lpips")))
+
+
+# ---------------------------------------------------------------- credibility
+
+
+def test_credibility_correlation_equals_scipy_on_the_cells_of_the_hole():
+    generator = torch.Generator().manual_seed(0)
+    target, output = torch.rand(2, 3, 64, 64, generator=generator), torch.rand(2, 3, 64, 64, generator=generator)
+    missing = (torch.rand(2, 1, 64, 64, generator=generator) < 0.02).float()
+    credibility = torch.rand(2, 1, 8, 8, generator=generator).mul(5).round() / 5  # with ties
+    expected = []
+    for number in range(2):
+        error, hole = (output[number] - target[number]).abs().mean(0).numpy(), missing[number, 0].numpy() > 0
+        cells = [(row, column) for row in range(8) for column in range(8)]
+        parts = {cell: (slice(8 * cell[0], 8 * cell[0] + 8), slice(8 * cell[1], 8 * cell[1] + 8)) for cell in cells}
+        touched = [cell for cell in cells if hole[parts[cell]].any()]
+        assert 10 < len(touched) < 60
+        errors = [error[parts[cell]][hole[parts[cell]]].mean() for cell in touched]
+        expected.append(scipy.stats.spearmanr([float(credibility[number, 0][cell]) for cell in touched], errors)[0])
+    assert credibility_correlation(credibility, output, target, missing) == pytest.approx(expected, abs=1e-6)
+
+
+def test_credibility_that_knows_the_error_has_correlation_minus_one_and_a_constant_one_none():
+    target, missing = torch.zeros(1, 3, 32, 32), torch.ones(1, 1, 32, 32)
+    error = torch.arange(16.0).reshape(1, 1, 4, 4) / 16
+    output = error.repeat_interleave(8, 2).repeat_interleave(8, 3).expand(1, 3, 32, 32)
+    assert credibility_correlation(1 - error, output, target, missing) == pytest.approx([-1])
+    assert math.isnan(credibility_correlation(torch.ones_like(error), output, target, missing)[0])
+
+
+def test_the_mean_correlation_is_that_of_the_images_that_have_one(model, files, evaluation):
+    by_name = evaluation.credibility["box"]["refined"]
+    assert by_name["mean"] == pytest.approx((by_name["10-20"] + by_name["50-60"]) / 2)
+    alone = [evaluate(model, [path], replace(OPTIONS, seed=9)).credibility["box"]["coarse"]["50-60"] for path in files]
+    assert all(-1 <= value <= 1 for value in alone if not math.isnan(value))
+
+
+# ---------------------------------------------------------------- broken off, shared out
+
+
+class Stops(list):
+    """Image files of which the third can't be reached."""
+
+    def __getitem__(self, index):
+        if index == 2:
+            raise KeyboardInterrupt
+        return super().__getitem__(index)
+
+
+def test_a_broken_off_evaluation_goes_on_where_it_stood(model, files, evaluation, tmp_path):
+    def folder() -> RecordFolder:
+        return RecordFolder(tmp_path / "records", settings_of(model, files, OPTIONS, "photographs", "cpu", None))
+
+    with pytest.raises(KeyboardInterrupt):
+        measure_records(model, Stops(files), OPTIONS, folder())
+    assert list(folder()) == [0]
+    (tmp_path / "records" / "000001.partial").write_bytes(b"half a record")
+
+    read: list[int] = []
+
+    class Counted(list):
+        def __getitem__(self, index):
+            read.append(index)
+            return super().__getitem__(index)
+
+    measure_records(model, Counted(files), OPTIONS, folder())
+    assert read == [2]
+    assert summarise(model, folder(), len(files), OPTIONS) == evaluation
+
+
+@pytest.mark.parametrize(
+    "changed", ["another seed", "another model", "another dataset", "another device", "with pictures"]
+)
+def test_records_of_other_settings_are_not_continued(model, files, tmp_path, changed):
+    before = settings_of(model, files, OPTIONS, "photographs", "cpu", None)
+    RecordFolder(tmp_path, before)[0] = {"array": np.zeros(1)}
+    assert list(RecordFolder(tmp_path, before)) == [0]
+    options = replace(OPTIONS, seed=1) if changed == "another seed" else OPTIONS
+    now = settings_of(
+        make_model(seed=1) if changed == "another model" else model,
+        files,
+        options,
+        "others" if changed == "another dataset" else "photographs",
+        "cuda" if changed == "another device" else "cpu",
+        Path("pictures") if changed == "with pictures" else None,
+    )
+    with pytest.raises(InvalidInputError, match="other settings"):
+        RecordFolder(tmp_path, now)
+
+
+def test_shares_of_several_processes_make_the_same_figures(model, files, evaluation, networks):
+    options = replace(OPTIONS, batch_size=1, metrics=("psnr_hole", "lpips", "fd"))
+    together: dict[int, dict] = {}
+    measure_records(model, files, options, together, networks, process=1, processes=2)
+    assert list(together) == [1]
+    measure_records(model, files, options, together, networks, process=0, processes=2)
+    assert summarise(model, together, len(files), options, networks) == evaluate(model, files, options, networks)
+
+
+# ---------------------------------------------------------------- other methods
+
+
+def test_exported_pictures_are_those_of_the_evaluation_and_score_the_same(model, files, tmp_path):
+    records: dict[int, dict] = {}
+    measure_records(model, files, OPTIONS, records, export=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(EXPORTED)
+    for kind, bucket in OPTIONS.settings:
+        for index, file in enumerate(files):
+            read = {
+                name: np.asarray(Image.open(picture_path(tmp_path / name, kind, bucket, index))) for name in EXPORTED
+            }
+            mask = evaluation_mask(kind, 32, bucket, 0, index)
+            assert np.array_equal(read["image"], evaluation_crop(file, 32))
+            assert np.array_equal(read["mask"], mask)
+            assert np.array_equal(read["damaged"], read["image"] * ~mask[..., None])
+            assert np.array_equal(read["refined"][~mask], read["image"][~mask])
+    (tmp_path / "refined").rename(tmp_path / "other")
+    scored = evaluate(model, files, replace(OPTIONS, outputs=(str(tmp_path / "other"),)))
+    for methods in scored.figures.values():
+        assert list(methods)[:4] == ["damaged", "telea", "navier_stokes", "other"]
+        assert methods["other"] == methods["refined"]
+    assert "| other " in to_markdown(scored, "a model", "photographs", "cpu")
+
+
+def test_only_the_hole_of_another_method_counts(model, files, tmp_path):
+    options = replace(OPTIONS, mask_kinds=("box",), buckets=((0.1, 0.2),), outputs=(str(tmp_path / "white"),))
+    for index in range(3):
+        path = picture_path(tmp_path / "white", "box", (0.1, 0.2), index)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), "white").save(path)
+    figures = evaluate(model, files, options).figures["box"]["white"]["10-20"]
+    errors = []
+    for index, file in enumerate(files):
+        mask = evaluation_mask("box", 32, (0.1, 0.2), 0, index)
+        errors.append(((255 - evaluation_crop(file, 32).astype(float)) * mask[..., None]).mean() / 255)
+    assert figures["l1"] == pytest.approx(np.mean(errors), abs=1e-6)
+
+
+def test_pictures_of_another_method_must_be_there_and_fit(model, files, tmp_path):
+    options = replace(OPTIONS, mask_kinds=("box",), buckets=((0.1, 0.2),), outputs=(str(tmp_path / "other"),))
+    with pytest.raises(InvalidInputError, match=r"There is no file .*other/box/10-20/00000.png"):
+        evaluate(model, files, options)
+    path = picture_path(tmp_path / "other", "box", (0.1, 0.2), 0)
+    path.parent.mkdir(parents=True)
+    Image.new("RGB", (16, 32)).save(path)
+    with pytest.raises(InvalidInputError, match="16 x 32 pixels; it must be 32 x 32"):
+        evaluate(model, files[:1], options)
+    for outputs in (("a/refined",), ("a/lama", "b/lama")):
+        with pytest.raises(InvalidInputError, match="exists already"):
+            evaluate(model, files, replace(OPTIONS, outputs=outputs))
+
+
+# ---------------------------------------------------------------- datasets and mask files
+
+
+def test_parquet_gives_the_same_as_the_folder(model, files, evaluation, tmp_path):
+    import datasets
+
+    rows = [{"bytes": path.read_bytes(), "path": None} for path in files]
+    datasets.Dataset.from_dict({"image": rows}).to_parquet(str(tmp_path / "set.parquet"))
+    assert evaluate(model, DatasetFiles(str(tmp_path / "set.parquet"), "test"), OPTIONS) == evaluation
+    assert evaluate(model, DatasetFiles(str(files[0].parent), "test"), OPTIONS) == evaluation
+
+
+def test_a_damaged_image_in_parquet_is_named_by_its_number(model, files, tmp_path):
+    import datasets
+
+    rows = [{"bytes": files[0].read_bytes()[:size], "path": None} for size in (None, 500)]
+    datasets.Dataset.from_dict({"image": rows}).to_parquet(str(tmp_path / "set.parquet"))
+    with pytest.raises(InvalidInputError, match=r"Image 1 of .*set.parquet can't be decoded"):
+        evaluate(model, DatasetFiles(str(tmp_path / "set.parquet"), "test"), OPTIONS)
+
+
+def test_mask_files_go_to_the_bucket_of_their_share(tmp_path):
+    rows = {"a": 10, "b": 36, "c": 12, "empty": 0, "full": 64}
+    for name, number in rows.items():
+        pixels = np.zeros((64, 64), np.uint8)
+        pixels[:number] = 255
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    options = replace(OPTIONS, mask_kinds=("files", "box"), mask_folder=str(tmp_path))
+    masks = Masks(options)
+    assert {path.stem for path in masks.files[0.1, 0.2]} == {"a", "c"}
+    assert {path.stem for path in masks.files[0.5, 0.6]} == {"b"}
+    drawn = [masks.mask("files", (0.1, 0.2), index) for index in range(20)]
+    assert {float(mask.mean()) for mask in drawn} == {10 / 64, 12 / 64}  # both, and at 32 x 32 as at 64 x 64
+    assert all(mask.shape == (32, 32) and mask.dtype == bool and mask[0].all() for mask in drawn)
+    assert np.array_equal(drawn[3], Masks(options).mask("files", (0.1, 0.2), 3))
+    assert np.array_equal(masks.mask("box", (0.1, 0.2), 3), evaluation_mask("box", 32, (0.1, 0.2), 0, 3))
+    with pytest.raises(InvalidInputError, match=r"no mask with 20-30 % of its pixels missing"):
+        Masks(replace(options, buckets=((0.1, 0.2), (0.2, 0.3))))
+
+
+def test_figures_on_mask_files_equal_those_on_the_masks_drawn(model, files, evaluation, tmp_path):
+    bucket = (0.5, 0.6)
+    options = replace(OPTIONS, mask_kinds=("files",), buckets=(bucket,), mask_folder=str(tmp_path))
+    Image.fromarray(evaluation_mask("box", 32, bucket, 0, 0)).save(tmp_path / "mask.png")
+    drawn = evaluate(model, files[:1], replace(OPTIONS, mask_kinds=("box",), buckets=(bucket,)))
+    assert evaluate(model, files[:1], options).figures["files"] == drawn.figures["box"]
+
+
+# ---------------------------------------------------------------- the grid
+
+
+def test_the_grid_shows_the_pictures_under_their_titles(model, files, tmp_path):
+    options = replace(OPTIONS, buckets=((0.5, 0.6),))
+    measure_records(model, files, options, {}, export=tmp_path)
+    grid = np.asarray(picture_grid(model, files, options))
+    left, top, gap = 22, 22, 4
+    assert grid.shape == (top + 2 * 32 + gap, left + 5 * 32 + 4 * gap, 3)
+    # Two rows on three photographs: the first, and the second.
+    for row, (kind, index) in enumerate((("random_walk", 0), ("box", 1))):
+        for column, name in ((0, "damaged"), (2, "refined"), (3, "image")):
+            y, x = top + row * (32 + gap), left + column * (32 + gap)
+            expected = np.asarray(Image.open(picture_path(tmp_path / name, kind, (0.5, 0.6), index)))
+            assert np.array_equal(grid[y : y + 32, x : x + 32], expected), (kind, name)
+
+
 # ---------------------------------------------------------------- reports
 
 
@@ -245,6 +520,31 @@ def test_json_holds_every_figure_and_setting(evaluation):
     assert document["codebooks"] == evaluation.codebooks
     rows = ["damaged", "telea", "navier_stokes", "coarse", "blended", "refined", "oracle"]
     assert list(document["figures"]["box"]) == rows
+    assert document["settings"]["metrics"] == list(PIXEL_METRICS)
+    assert document["credibility"] == evaluation.credibility
+    blind = replace(evaluation, credibility={"box": {"refined": {"mean": math.nan}}})
+    assert json.loads(to_json(blind, "a model", "photographs", "cpu"))["credibility"]["box"]["refined"]["mean"] is None
+
+
+def test_markdown_says_what_is_left_out_and_quotes_the_paper(evaluation):
+    text = to_markdown(replace(evaluation, left_out={"fid": "It is not there."}), "a model", "photographs", "cpu")
+    assert "FID left out: It is not there." in text
+    quoted = text.split("## The paper's figures")[1]
+    assert "on other photographs" in quoted
+    for figure in ("35.80", "0.737[a]", "68.48[b]", "55.90[b]", "0.828[c]", "0.0729", "111.81"):
+        assert figure in quoted
+    assert "Places2" not in quoted
+
+
+@pytest.mark.parametrize("table", QUOTED_TABLES, ids=lambda table: table.number)
+def test_quoted_tables_are_whole_and_their_marks_explained(table):
+    assert len({len(row) for row in (table.head, *table.rows)}) == 1
+    marks = {cell[-3:] for row in table.rows for cell in row if cell.endswith("]")}
+    explained = {note[:3] for note in table.notes}
+    assert marks == explained
+    for row in table.rows:
+        for cell in row[2:]:
+            assert float(cell.partition("[")[0]) >= 0
 
 
 def test_markdown_has_a_table_for_each_mask_kind(evaluation):
@@ -260,7 +560,7 @@ def test_markdown_has_a_table_for_each_mask_kind(evaluation):
             "50-60 %",
             "mean",
         ]
-        assert len(table) == 2 + len(METRICS) * len(evaluation.figures[kind])
+        assert len(table) == 2 + len(PIXEL_METRICS) * len(evaluation.figures[kind])
         assert len({len(line) for line in table}) == 1
         cells = [cell.strip() for cell in table[2].strip("|").split("|")]
         figures = evaluation.figures[kind]["damaged"]
@@ -286,6 +586,11 @@ def test_markdown_has_a_table_for_each_mask_kind(evaluation):
         ({"size": 8}, "at least 16"),
         ({"limit": 0}, "limit"),
         ({"batch_size": 0}, "batch size"),
+        ({"mask_kinds": ("files",)}, "no mask kind files"),
+        ({"metrics": ("beauty",)}, "no metric beauty"),
+        ({"metrics": ()}, "no metric given"),
+        ({"metrics": ("ssim", "ssim")}, "only once"),
+        ({"metrics": ("lpips",), "size": 24}, "at least 32"),
     ],
 )
 def test_options_out_of_range_are_refused(values, words):

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+from urllib.error import URLError
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
+from conftest import random_alexnet
+from safetensors.torch import save_file
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torchvision.models import alexnet
 
+from hvq_inpaint.errors import InvalidInputError
 from hvq_inpaint.masks import random_walk_mask
-from hvq_inpaint.metrics import mean_l1, psnr, round_to_uint8, ssim
+from hvq_inpaint.metrics import LPIPS, FrechetDistance, InceptionFeatures, mean_l1, psnr, round_to_uint8, ssim
 
 
 def pictures(number: int = 3, height: int = 40, width: int = 56) -> tuple[torch.Tensor, torch.Tensor]:
@@ -123,3 +129,91 @@ def test_rounding_is_that_of_a_saved_picture():
     assert (round_to_uint8(image) * 255).tolist() == pytest.approx([0, 0, 0, 1, 255, 255], abs=1e-4)
     stored = torch.arange(256) / 255
     assert torch.equal(round_to_uint8(stored), stored)
+
+
+# ---------------------------------------------------------------- LPIPS
+
+
+def test_lpips_equals_its_formula_on_torchvision_s_network():
+    """Zhang et al. (2018), Eq. (1), by hand: unit vectors, squared differences, lpips' heads, means over the pixels."""
+    trunk = random_alexnet()
+    metric = LPIPS(trunk)
+    output, target = pictures(2, 64, 72)
+    network = alexnet(weights=None).eval()
+    network.load_state_dict(trunk, strict=False)
+    shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
+    heads = [parameter.flatten() for name, parameter in metric.named_parameters() if name.startswith("network.lins.")]
+    if not heads:  # some versions keep them under their own names only
+        heads = [getattr(metric.network, f"lin{number}").model[-1].weight.flatten() for number in range(5)]
+    expected = torch.zeros(2)
+    maps = []
+    for image in (output, target):
+        x = (image * 2 - 1 - shift.view(3, 1, 1)) / scale.view(3, 1, 1)
+        taps = []
+        for number, layer in enumerate(network.features):
+            x = layer(x)
+            if number in (1, 4, 7, 9, 11):
+                taps.append(x.detach().clone())
+        maps.append(taps)
+    for of_output, of_target, head in zip(*maps, heads, strict=True):
+        unit_output, unit_target = (tap / (tap.norm(dim=1, keepdim=True) + 1e-10) for tap in (of_output, of_target))
+        expected += ((unit_output - unit_target).square() * head.view(1, -1, 1, 1)).sum(dim=1).mean(dim=(1, 2))
+    assert metric(output, target).tolist() == pytest.approx(expected.tolist(), rel=1e-3)
+    assert metric.features(output).detach().numpy() == pytest.approx(maps[0][-1].mean(dim=(2, 3)).numpy(), rel=1e-4)
+    assert metric(target, target).tolist() == [0, 0]
+    assert not any(parameter.requires_grad for parameter in metric.parameters())
+
+
+def test_lpips_reads_a_safetensors_file_and_names_what_is_missing(tmp_path):
+    trunk = random_alexnet()
+    save_file(trunk, tmp_path / "alexnet.safetensors")
+    output, target = pictures(1, 64, 64)
+    assert torch.equal(
+        LPIPS.from_safetensors(tmp_path / "alexnet.safetensors")(output, target), LPIPS(trunk)(output, target)
+    )
+    with pytest.raises(InvalidInputError, match=r"lack a tensor features.3.bias of shape \(192,\)"):
+        LPIPS({name: tensor for name, tensor in trunk.items() if name != "features.3.bias"})
+    with pytest.raises(InvalidInputError, match="There is no file"):
+        LPIPS.from_safetensors(tmp_path / "nowhere.safetensors")
+    (tmp_path / "torn.safetensors").write_bytes(b"torn")
+    with pytest.raises(InvalidInputError, match="not a readable safetensors file"):
+        LPIPS.from_safetensors(tmp_path / "torn.safetensors")
+
+
+def test_networks_that_can_not_be_downloaded_are_told_in_a_sentence(monkeypatch):
+    def fails(*_, **__):
+        raise URLError("no route")
+
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", fails)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fails)
+    with pytest.raises(InvalidInputError, match=r"AlexNet of LPIPS .*no route.*--lpips-weights"):
+        LPIPS()
+    monkeypatch.setattr("torchmetrics.image.fid._TORCH_FIDELITY_AVAILABLE", False)
+    with pytest.raises(InvalidInputError, match="pip install torch-fidelity"):
+        InceptionFeatures()
+
+
+# ---------------------------------------------------------------- Fréchet distance
+
+
+def test_frechet_distance_equals_scipy_s_matrix_root():
+    generator = np.random.default_rng(0)
+    true, fake = generator.normal(size=(200, 12)), generator.normal(0.3, 1.5, size=(150, 12))
+    metric = FrechetDistance(12)
+    for part in np.array_split(true, 3):
+        metric.update(torch.from_numpy(part).float(), real=True)
+    for part in np.array_split(fake, 2):
+        metric.update(torch.from_numpy(part).float(), real=False)
+    means = true.mean(0) - fake.mean(0)
+    covariances = [np.cov(features, rowvar=False) for features in (true, fake)]
+    root = scipy.linalg.sqrtm(covariances[0] @ covariances[1]).real
+    expected = means @ means + np.trace(covariances[0] + covariances[1] - 2 * root)
+    assert metric.compute() == pytest.approx(expected, rel=1e-4)
+
+
+def test_frechet_distance_of_a_set_to_itself_is_zero():
+    features = torch.randn(20, 64, generator=torch.Generator().manual_seed(0))
+    metric = FrechetDistance(64)
+    metric.update(features, real=True)
+    metric.update(features, real=False)
+    assert 0 <= metric.compute() < 1e-3

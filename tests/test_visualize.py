@@ -12,6 +12,7 @@ from hvq_inpaint.visualize import (
     code_picture,
     credibility_colours,
     credibility_picture,
+    labelled_grid,
     oklab,
     stage_pictures,
 )
@@ -125,3 +126,24 @@ def test_stage_pictures_of_a_result(model: HVQInpainter) -> None:
     )
     # The maps are 7 x 5 and 14 x 10 cells.
     assert pictures["global_codes"].size == pictures["local_codes"].size == pictures["credibility"].size == (512, 366)
+
+
+def test_labelled_grid_places_pictures_under_titles() -> None:
+    rows = {
+        "first": [Image.fromarray(make_pixels(20, 30, number)) for number in range(3)],
+        "second": [Image.fromarray(make_pixels(20, 30, number)) for number in range(3, 6)],
+    }
+    sheet = np.asarray(labelled_grid(rows, ["a", "b", "c"]))
+    assert sheet.shape == (22 + 20 + 4 + 20, 22 + 3 * 30 + 2 * 4, 3)
+    for row, pictures in enumerate(rows.values()):
+        for column, picture in enumerate(pictures):
+            y, x = 22 + 24 * row, 22 + 34 * column
+            assert np.array_equal(sheet[y : y + 20, x : x + 30], np.asarray(picture))
+        assert (sheet[22 + 24 * row : 42 + 24 * row, :22] < 128).any()  # the row's title
+    assert (sheet[:22, 22:52] < 128).any()  # a column's
+
+
+@pytest.mark.parametrize("rows", [{}, {"first": []}, {"first": [Image.new("RGB", (8, 8))] * 3}])
+def test_a_grid_without_a_picture_for_each_title_is_refused(rows: dict[str, list[Image.Image]]) -> None:
+    with pytest.raises(InvalidInputError, match="a picture for every title"):
+        labelled_grid(rows, ["a", "b"])

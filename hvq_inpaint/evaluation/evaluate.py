@@ -1,90 +1,58 @@
-"""Figures of a model on a folder of images, by mask kind and bucket of mask ratios, beside the classical methods."""
+"""Figures of a model on photographs, by mask kind and bucket of mask ratios, beside other methods.
+
+The photographs are measured batch by batch into records; the figures are made of the records alone. So an evaluation
+can be broken off and continued, and shared out over processes, without changing a figure.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import platform
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import MutableMapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import PIL
 import torch
+import torch.nn.functional as F
 import torchmetrics
-from PIL import ImageOps
+from PIL import Image
+from torchmetrics.functional.regression import spearman_corrcoef
 from tqdm import tqdm
 
 from .. import __version__
-from ..data import center_crop, spread
+from ..data import spread
 from ..errors import InvalidInputError
-from ..images import open_image, to_tensor
-from ..inpainter import SIZE_MULTIPLE, HVQInpainter, evaluating
-from ..masks import MASK_KINDS, RATIO_BUCKETS, RawRandom, in_bucket, make_mask, ratio_in_bucket
-from ..metrics import mean_l1, psnr, round_to_uint8, ssim
+from ..images import to_pixels, to_tensor
+from ..inpainter import HVQInpainter, evaluating
+from ..metrics import FrechetDistance, mean_l1, psnr, round_to_uint8, ssim
 from ..quantizer import codebook_usage
-from .baselines import OPENCV_METHODS, inpaint_opencv, load_opencv
-
-METRICS = ("psnr", "psnr_hole", "ssim", "l1", "l1_hole")
+from .baselines import load_opencv
+from .methods import Batch, method_names, picture_path, run_methods
+from .networks import MetricNetworks
+from .options import IMAGE_METRICS, METRICS, SET_METRICS, EvaluationOptions, bucket_name
+from .records import Record
+from .samples import Masks, evaluation_crop
 
 # An exact fill has an infinite PSNR, and one of them would make the mean of a thousand images infinite.
 PSNR_LIMIT = 100.0
 
-_MIN_SIZE = 16  # the least multiple of 8 that holds an SSIM window
+# The pictures of which the rank correlation with the credibility map is taken.
+CREDIBILITY_OF = ("coarse", "refined")
 
-_MAX_TRIES = 10_000
+# What `--export` writes for another method to work on, and this model's answer.
+EXPORTED = ("image", "mask", "damaged", "refined")
 
-Bucket = tuple[float, float]
-
-# Mean over the images of each metric, by its name.
+# A figure by its metric.
 Figures = dict[str, float]
 
 
 @dataclass(frozen=True)
-class EvaluationOptions:
-    """What is measured.
-
-    Raises:
-        InvalidInputError: a value is out of its range.
-    """
-
-    mask_kinds: tuple[str, ...] = MASK_KINDS
-    buckets: tuple[Bucket, ...] = RATIO_BUCKETS  # ratios in [low, high) of each bucket
-    size: int = 256  # of the central crop, height and width
-    seed: int = 0
-    limit: int | None = None  # so many images, spread evenly over the folder
-    batch_size: int = 8
-    opencv: bool = True  # the rows of the classical methods
-
-    def __post_init__(self) -> None:
-        unknown = [kind for kind in self.mask_kinds if kind not in MASK_KINDS]
-        if unknown or not self.mask_kinds:
-            raise InvalidInputError(
-                f"There is no mask kind {', '.join(unknown) or 'given'}; choose among {', '.join(MASK_KINDS)}."
-            )
-        if not self.buckets:
-            raise InvalidInputError("There is no bucket of mask ratios given, such as 10-20.")
-        for name, values in (("mask kind", self.mask_kinds), ("bucket", self.buckets)):
-            if len(set(values)) < len(values):
-                raise InvalidInputError(f"Each {name} can be given only once.")
-        for low, high in self.buckets:
-            if not 0 < low < high < 1:
-                raise InvalidInputError(
-                    f"A bucket of mask ratios must satisfy 0 < low < high < 100 %, not {bucket_name((low, high))}."
-                )
-        if self.size < _MIN_SIZE or self.size % SIZE_MULTIPLE:
-            raise InvalidInputError(
-                f"The size must be a multiple of {SIZE_MULTIPLE} and at least {_MIN_SIZE}, not {self.size}."
-            )
-        if self.limit is not None and self.limit < 1:
-            raise InvalidInputError(f"The limit must be at least 1 image, not {self.limit}.")
-        if self.batch_size < 1:
-            raise InvalidInputError(f"The batch size must be at least 1, not {self.batch_size}.")
-
-
-@dataclass(frozen=True)
 class Evaluation:
-    """The figures: all of them are means of per-image values, on composites rounded to 8 bits."""
+    """The figures, on composites rounded to 8 bits: means of per-image values, and distances of the whole sets."""
 
     options: EvaluationOptions
     number_of_images: int
@@ -92,54 +60,26 @@ class Evaluation:
         str, dict[str, dict[str, Figures]]
     ]  # by mask kind, method, and bucket such as "10-20" or "mean" over the buckets
     hole_shares: dict[str, dict[str, float]]  # mean share of missing pixels, by mask kind and bucket
+    credibility: dict[
+        str, dict[str, dict[str, float]]
+    ]  # by mask kind, "coarse" or "refined", and bucket: the mean rank correlation of credibility and true error
     codebooks: dict[str, dict[str, float]]  # "global" and "local": usage and perplexity on the intact crops
     versions: dict[str, str]
+    left_out: dict[str, str] = field(default_factory=dict)  # metrics that could not be had, and why
 
 
-def bucket_name(bucket: Bucket) -> str:
-    """(0.1, 0.2) as `10-20`."""
-    return "-".join(f"{round(100 * end, 6):g}" for end in bucket)
-
-
-def evaluation_mask(kind: str, size: int, bucket: Bucket, seed: int, index: int) -> np.ndarray:
-    """The mask of image `index`: bool (size, size), True = missing, the share of True in `bucket`.
-
-    Ratio and mask are drawn anew from (kind, bucket, seed, index), so no mask depends on which others are made.
-
-    Raises:
-        InvalidInputError: no such mask was found, as the bucket is too narrow for so few pixels.
-    """
-    low, high = bucket
-    for attempt in range(_MAX_TRIES):
-        key = (kind, seed, index, attempt)
-        ratio = ratio_in_bucket(bucket, *key)
-        mask = make_mask(kind, size, size, ratio, RawRandom("evaluation mask", low, high, *key).integer(0, 2**62))
-        # Boxes miss their ratio by up to 0.02, and any mask by the rounding to whole pixels.
-        if in_bucket(float(mask.mean()), bucket):
-            return mask
-    raise InvalidInputError(
-        f"No {kind} mask of {size} x {size} pixels has a share of missing pixels within {bucket_name(bucket)} %; "
-        "choose a wider bucket."
-    )
-
-
-def evaluation_crop(path: Path, size: int) -> np.ndarray:
-    """The central crop of an upright image file: (size, size, 3) uint8."""
-    image = open_image(path)
-    if image.mode.startswith(("I", "F")):
-        raise InvalidInputError(f"{path} has mode {image.mode}, more than 8 bits a channel; convert it to RGB first.")
-    return center_crop(ImageOps.exif_transpose(image), size).copy()  # PIL's own pixels are read-only
-
-
-def measure(output: torch.Tensor, target: torch.Tensor, missing: torch.Tensor) -> dict[str, list[float]]:
-    """Every metric of every image.
+def measure(
+    output: torch.Tensor, target: torch.Tensor, missing: torch.Tensor, networks: MetricNetworks | None = None
+) -> dict[str, list[float]]:
+    """Every metric that has a value for each image.
 
     Args:
         output, target: (B, 3, H, W) in [0, 1], rounded to 8 bits.
         missing: (B, 1, H, W), 1 in the hole.
+        networks: for LPIPS, which is left out without them.
 
     Returns:
-        B values for each name in `METRICS`.
+        B values for each name in `IMAGE_METRICS`.
     """
     values = {
         "psnr": psnr(output, target).clamp(max=PSNR_LIMIT),
@@ -148,109 +88,284 @@ def measure(output: torch.Tensor, target: torch.Tensor, missing: torch.Tensor) -
         "l1": mean_l1(output, target),
         "l1_hole": mean_l1(output, target, missing),
     }
+    if networks is not None and networks.lpips is not None:
+        values["lpips"] = networks.lpips(output, target)
     return {name: value.tolist() for name, value in values.items()}
 
 
-def method_names(model: HVQInpainter, options: EvaluationOptions) -> tuple[str, ...]:
-    """The rows of a table, in their order."""
-    blended = ("blended",) if model.config.poisson_composite else ()
-    return ("damaged", *(OPENCV_METHODS if options.opencv else ()), "coarse", *blended, "refined", "oracle")
+def credibility_correlation(
+    credibility: torch.Tensor, output: torch.Tensor, target: torch.Tensor, missing: torch.Tensor
+) -> list[float]:
+    """Spearman's rank correlation of credibility and true error over the cells of each image that touch the hole.
+
+    Useful credibility is high where the error is low: the correlation is negative.
+
+    Args:
+        credibility: (B, 1, H/8, W/8) in [0, 1].
+        output, target: (B, 3, H, W) in [0, 1].
+        missing: (B, 1, H, W), 1 in the hole. The error of a cell is the mean absolute error of its missing pixels.
+
+    Returns:
+        B values in [-1, 1]; NaN where the credibility or the error is the same in all cells.
+    """
+    size = credibility.shape[-2:]
+    share = F.adaptive_avg_pool2d(missing, size)
+    error = F.adaptive_avg_pool2d((output - target).abs().mean(dim=1, keepdim=True) * missing, size)
+    values = []
+    for of_cell, errors, shares in zip(credibility.cpu(), error.cpu(), share.cpu(), strict=True):
+        touched = shares > 0
+        ranked, by = of_cell[touched].double(), (errors[touched] / shares[touched]).double()
+        if len(ranked.unique()) < 2 or len(by.unique()) < 2:
+            values.append(math.nan)
+        else:
+            values.append(float(spearman_corrcoef(ranked, by)))
+    return values
 
 
-@torch.inference_mode()
-def evaluate(model: HVQInpainter, files: Sequence[Path], options: EvaluationOptions) -> Evaluation:
+def batches_of(number_of_images: int, options: EvaluationOptions) -> list[list[int]]:
+    """The indices of the images that are measured, in batches."""
+    chosen = spread(number_of_images, options.limit or number_of_images)
+    return [chosen[start : start + options.batch_size] for start in range(0, len(chosen), options.batch_size)]
+
+
+def evaluate(
+    model: HVQInpainter,
+    images: Sequence[Path],
+    options: EvaluationOptions,
+    networks: MetricNetworks | None = None,
+) -> Evaluation:
     """Measure `model` on image files, with one mask for each image, mask kind and bucket.
 
     Args:
         model: runs on the device that it is on, in eval mode, and is left in the mode that it came in.
-        files: image files, such as those of `data.list_images`; the order decides which mask meets which image.
+        images: image files, such as those of `data.list_images`, or `samples.DatasetFiles`; the order decides which
+            mask meets which image.
+        networks: for the metrics that need any.
 
     Raises:
-        InvalidInputError: a file can't be read, or OpenCV is asked for and not installed.
+        InvalidInputError: a file can't be read, or OpenCV or a network is asked for and not there.
     """
+    records: dict[int, Record] = {}
+    measure_records(model, images, options, records, networks)
+    return summarise(model, records, len(images), options, networks)
+
+
+@torch.inference_mode()
+def measure_records(
+    model: HVQInpainter,
+    images: Sequence[Path],
+    options: EvaluationOptions,
+    records: MutableMapping[int, Record],
+    networks: MetricNetworks | None = None,
+    export: Path | None = None,
+    process: int = 0,
+    processes: int = 1,
+) -> None:
+    """Fill `records` with those of this process's batches that are not there yet.
+
+    Args:
+        records: by the number of the batch; shared by all processes.
+        export: a folder for the pictures `EXPORTED`.
+    """
+    networks = networks or MetricNetworks()
     if options.opencv:
         load_opencv()
-    chosen = [(index, files[index]) for index in spread(len(files), options.limit or len(files))]
-    if not chosen:
+    batches = batches_of(len(images), options)
+    if not batches:
         raise InvalidInputError("There is no image to evaluate on.")
-    settings = [(kind, bucket) for kind in options.mask_kinds for bucket in options.buckets]
-    names = method_names(model, options)
-    values: dict[tuple[str, Bucket, str], dict[str, list[float]]] = {
-        (kind, bucket, method): {metric: [] for metric in METRICS} for kind, bucket in settings for method in names
-    }
-    shares: dict[tuple[str, Bucket], list[float]] = {setting: [] for setting in settings}
-    codes: dict[str, list[torch.Tensor]] = {"global": [], "local": []}
+    if set(options.metrics) & set(SET_METRICS) and sum(map(len, batches)) < 2:
+        raise InvalidInputError("A Fréchet distance needs at least 2 images: leave fid and fd out of the metrics.")
+    if surplus := set(options.metrics) - set(networks.metrics):
+        raise InvalidInputError(f"There is no feature network for {', '.join(sorted(surplus))}.")
+    method_names(model, options)
+    masks = Masks(options)
+    mine = range(process, len(batches), processes)
+    total = sum(len(batches[number]) for number in mine) * len(options.settings)
+    with evaluating(model), tqdm(total=total, unit="fill", disable=True if process else None) as bar:
+        for number in mine:
+            if number in records:
+                bar.update(len(batches[number]) * len(options.settings))
+            else:
+                records[number] = _measure_batch(model, images, batches[number], options, masks, networks, export, bar)
+
+
+def _measure_batch(
+    model: HVQInpainter,
+    images: Sequence[Path],
+    indices: list[int],
+    options: EvaluationOptions,
+    masks: Masks,
+    networks: MetricNetworks,
+    export: Path | None,
+    bar: tqdm,
+) -> Record:
+    """All that is measured on some images, as arrays."""
     device = model.vqvae.global_quantizer.codebook.device
-    with evaluating(model), tqdm(total=len(chosen) * len(settings), unit="fill", disable=None) as bar:
-        for start in range(0, len(chosen), options.batch_size):
-            batch = chosen[start : start + options.batch_size]
-            pixels = [evaluation_crop(path, options.size) for _, path in batch]
-            image = torch.cat([to_tensor(crop) for crop in pixels]).to(device)
-            clean = model.vqvae(image)
-            codes["global"].append(clean.global_codes.flatten().to("cpu", torch.int32))
-            codes["local"].append(clean.local_codes.flatten().to("cpu", torch.int32))
-            oracle = clean.reconstruction.float().clamp(0, 1)
-            for kind, bucket in settings:
-                masks = [evaluation_mask(kind, options.size, bucket, options.seed, index) for index, _ in batch]
-                shares[kind, bucket] += [float(mask.mean()) for mask in masks]
-                missing = torch.from_numpy(np.stack(masks))[:, None].float().to(device)
-                for method, output in _outputs(model, pixels, image, masks, missing, oracle, options).items():
-                    for metric, numbers in measure(round_to_uint8(output), round_to_uint8(image), missing).items():
-                        values[kind, bucket, method][metric] += numbers
-                bar.update(len(batch))
+    pixels = [evaluation_crop(images[index], options.size) for index in indices]
+    image = torch.cat([to_tensor(crop) for crop in pixels]).to(device)
+    clean = model.vqvae(image)
+    target, oracle = round_to_uint8(image), clean.reconstruction.float().clamp(0, 1)
+    set_metrics = [metric for metric in SET_METRICS if metric in options.metrics]
+    record: Record = {
+        "global_codes": clean.global_codes.flatten().to("cpu", torch.int32).numpy(),
+        "local_codes": clean.local_codes.flatten().to("cpu", torch.int32).numpy(),
+        **{f"{metric}/true": networks.features_of(metric)(target).cpu().numpy() for metric in set_metrics},
+    }
+    for number, (kind, bucket) in enumerate(options.settings):
+        holes = [masks.mask(kind, bucket, index) for index in indices]
+        missing = torch.from_numpy(np.stack(holes))[:, None].float().to(device)
+        batch = Batch(indices, pixels, holes, kind, bucket, image, missing)
+        outputs = run_methods(model, batch, oracle, options)
+        composites = {method: round_to_uint8(output) for method, output in outputs.composites.items()}
+        record[f"{number}/shares"] = missing.mean(dim=(1, 2, 3)).double().cpu().numpy()
+        for method, output in composites.items():
+            values = measure(output, target, missing, networks if "lpips" in options.metrics else None)
+            for metric in IMAGE_METRICS:
+                if metric in options.metrics:
+                    record[f"{number}/{method}/{metric}"] = np.array(values[metric], dtype=np.float64)
+            for metric in set_metrics:
+                record[f"{number}/{method}/{metric}"] = networks.features_of(metric)(output).cpu().numpy()
+        for method in CREDIBILITY_OF:
+            correlations = credibility_correlation(outputs.credibility, composites[method], target, missing)
+            record[f"{number}/{method}/credibility"] = np.array(correlations, dtype=np.float64)
+        if export is not None:
+            _export(export, batch, composites)
+        bar.update(len(indices))
+    return record
+
+
+def _export(folder: Path, batch: Batch, composites: dict[str, torch.Tensor]) -> None:
+    """Write what another method needs to answer the same question, and this model's answer."""
+    for position, index in enumerate(batch.indices):
+        pictures = {
+            "image": batch.pixels[position],
+            "mask": batch.masks[position],
+            **{method: to_pixels(composites[method][position]) for method in ("damaged", "refined")},
+        }
+        for name in EXPORTED:
+            path = picture_path(folder / name, batch.kind, batch.bucket, index)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pictures[name]).save(path)
+
+
+def summarise(
+    model: HVQInpainter,
+    records: MutableMapping[int, Record],
+    number_of_images: int,
+    options: EvaluationOptions,
+    networks: MetricNetworks | None = None,
+) -> Evaluation:
+    """The figures from the records of all batches."""
+    numbers = range(len(batches_of(number_of_images, options)))
+    names = method_names(model, options)
+    metrics = [metric for metric in METRICS if metric in options.metrics]
     figures: dict[str, dict[str, dict[str, Figures]]] = {
         kind: {method: {} for method in names} for kind in options.mask_kinds
     }
-    for (kind, bucket, method), numbers in values.items():
-        figures[kind][method][bucket_name(bucket)] = {metric: _mean(numbers[metric]) for metric in METRICS}
+    credibility: dict[str, dict[str, dict[str, float]]] = {
+        kind: {method: {} for method in CREDIBILITY_OF} for kind in options.mask_kinds
+    }
+    shares: dict[str, dict[str, float]] = {kind: {} for kind in options.mask_kinds}
+    codes: dict[str, list[np.ndarray]] = {"global": [], "local": []}
+    for setting, (kind, bucket) in enumerate(options.settings):
+        values = _Values()
+        for number in numbers:
+            record = records[number]
+            values.add(record, setting)
+            if setting == 0:
+                for level, parts in codes.items():
+                    parts.append(record[f"{level}_codes"])
+        name = bucket_name(bucket)
+        shares[kind][name] = values.mean("shares")
+        for method in names:
+            figures[kind][method][name] = {metric: values.figure(method, metric) for metric in metrics}
+        for method in CREDIBILITY_OF:
+            credibility[kind][method][name] = values.mean(f"{method}/credibility")
     for methods in figures.values():
         for by_bucket in methods.values():
-            by_bucket["mean"] = {metric: _mean([figure[metric] for figure in by_bucket.values()]) for metric in METRICS}
-    usage = {level: codebook_usage(torch.cat(parts), model.config.num_codes) for level, parts in codes.items()}
+            by_bucket["mean"] = {metric: _mean([figure[metric] for figure in by_bucket.values()]) for metric in metrics}
+    for correlations in credibility.values():
+        for by_name in correlations.values():
+            by_name["mean"] = _mean(list(by_name.values()))
+    usage = {
+        level: codebook_usage(torch.from_numpy(np.concatenate(parts)), model.config.num_codes)
+        for level, parts in codes.items()
+    }
     return Evaluation(
         options=options,
-        number_of_images=len(chosen),
+        number_of_images=sum(map(len, batches_of(number_of_images, options))),
         figures=figures,
-        hole_shares={
-            kind: {bucket_name(bucket): _mean(shares[kind, bucket]) for bucket in options.buckets}
-            for kind in options.mask_kinds
-        },
+        hole_shares=shares,
+        credibility=credibility,
         codebooks={level: {"usage": share, "perplexity": perplexity} for level, (share, perplexity) in usage.items()},
-        versions=_versions(options.opencv),
+        versions=versions(options),
+        left_out=dict(networks.left_out) if networks else {},
     )
 
 
-def _outputs(
+class _Values:
+    """What the records hold of one setting, gathered in the order of the batches."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[float]] = {}
+        self.distances: dict[str, FrechetDistance] = {}
+
+    def add(self, record: Record, setting: int) -> None:
+        prefix = f"{setting}/"
+        for name, array in record.items():
+            if not name.startswith(prefix):
+                continue
+            name = name.removeprefix(prefix)
+            metric = name.rpartition("/")[2]
+            if metric not in SET_METRICS:
+                self.values.setdefault(name, []).extend(array.tolist())
+                continue
+            if name not in self.distances:
+                self.distances[name] = FrechetDistance(array.shape[1])
+            self.distances[name].update(torch.from_numpy(record[f"{metric}/true"]), real=True)
+            self.distances[name].update(torch.from_numpy(array), real=False)
+
+    def mean(self, name: str) -> float:
+        return _mean(self.values[name])
+
+    def figure(self, method: str, metric: str) -> float:
+        name = f"{method}/{metric}"
+        return self.distances[name].compute() if metric in SET_METRICS else self.mean(name)
+
+
+def settings_of(
     model: HVQInpainter,
-    pixels: list[np.ndarray],
-    image: torch.Tensor,
-    masks: list[np.ndarray],
-    missing: torch.Tensor,
-    oracle: torch.Tensor,
+    images: Sequence[Path],
     options: EvaluationOptions,
-) -> dict[str, torch.Tensor]:
-    """The composite (B, 3, H, W) in [0, 1] of every method, for one batch."""
-    output = model(image, 1 - missing)
-    results = {"damaged": torch.where(missing > 0.5, 0, image)}
-    if options.opencv:
-        for method in OPENCV_METHODS:
-            fills = [to_tensor(inpaint_opencv(crop, mask, method)) for crop, mask in zip(pixels, masks, strict=True)]
-            results[method] = torch.cat(fills).to(image.device)
-    results["coarse"] = torch.where(missing > 0.5, output.coarse, image)
-    if model.config.poisson_composite:
-        results["blended"] = model.coarse_composite(output.coarse, results["damaged"], 1 - missing)
-    results["refined"] = output.composite
-    results["oracle"] = torch.where(missing > 0.5, oracle, image)
-    return results
+    dataset: str,
+    device: str,
+    export: Path | None,
+) -> dict[str, object]:
+    """All that decides the records, as plain values: a continued evaluation must have the same."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return {
+        **json.loads(json.dumps(asdict(options))),
+        "model": digest.hexdigest(),
+        "dataset": dataset,
+        "number of images": len(images),
+        "device": device,
+        "export": str(export) if export else None,
+        "versions": versions(options),
+    }
 
 
 def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
+    """NaN of nothing: credibility that never varied within an image."""
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else math.nan
 
 
-def _versions(opencv: bool) -> dict[str, str]:
+def versions(options: EvaluationOptions) -> dict[str, str]:
     """The libraries that a figure may depend on."""
-    versions = {
+    found = {
         "hvq_inpaint": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -258,6 +373,6 @@ def _versions(opencv: bool) -> dict[str, str]:
         "numpy": np.__version__,
         "pillow": PIL.__version__,
     }
-    if opencv:
-        versions["opencv"] = load_opencv().__version__
-    return versions
+    if options.opencv:
+        found["opencv"] = load_opencv().__version__
+    return found

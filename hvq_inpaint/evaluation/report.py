@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from .baselines import OPENCV_RADIUS
-from .evaluate import METRICS, PSNR_LIMIT, Evaluation, bucket_name
+from .evaluate import PSNR_LIMIT, Evaluation
+from .methods import method_title
+from .options import METRICS, SET_METRICS, bucket_name
+from .paper import QUOTED_TABLES
 
-METHOD_TITLES = {
-    "damaged": "damaged input",
-    "telea": "OpenCV Telea",
-    "navier_stokes": "OpenCV Navier-Stokes",
-    "coarse": "coarse",
-    "blended": "coarse, blended",
-    "refined": "refined",
-    "oracle": "oracle",
-}
-
-_METRIC_TITLES = {
+METRIC_TITLES = {
     "psnr": "PSNR (dB)",
     "psnr_hole": "PSNR in the hole (dB)",
     "ssim": "SSIM",
     "l1": "L1",
     "l1_hole": "L1 in the hole",
+    "lpips": "LPIPS",
+    "fid": "FID",
+    "fd": "FD (AlexNet)",
 }
 
-_METRIC_FORMATS = {"psnr": ".2f", "psnr_hole": ".2f", "ssim": ".4f", "l1": ".4f", "l1_hole": ".4f"}
+METRIC_FORMATS = {
+    "psnr": ".2f",
+    "psnr_hole": ".2f",
+    "ssim": ".4f",
+    "l1": ".4f",
+    "l1_hole": ".4f",
+    "lpips": ".4f",
+    "fid": ".2f",
+    "fd": ".2f",
+}
 
 
 def to_json(evaluation: Evaluation, model: str, dataset: str, device: str) -> str:
@@ -37,26 +43,31 @@ def to_json(evaluation: Evaluation, model: str, dataset: str, device: str) -> st
             "model": model,
             "dataset": dataset,
             "mask_kinds": list(options.mask_kinds),
+            "mask_folder": options.mask_folder,
             "buckets_percent": [bucket_name(bucket) for bucket in options.buckets],
             "size": options.size,
             "seed": options.seed,
             "limit": options.limit,
             "batch_size": options.batch_size,
             "device": device,
+            "metrics": list(options.metrics),
             "opencv_radius": OPENCV_RADIUS if options.opencv else None,
+            "outputs": list(options.outputs),
             "psnr_limit": PSNR_LIMIT,
         },
         "versions": evaluation.versions,
         "number_of_images": evaluation.number_of_images,
+        "left_out": evaluation.left_out,
         "codebooks": evaluation.codebooks,
         "hole_shares": evaluation.hole_shares,
+        "credibility": _without_nan(evaluation.credibility),
         "figures": evaluation.figures,
     }
     return json.dumps(document, indent=2, allow_nan=False) + "\n"
 
 
 def to_markdown(evaluation: Evaluation, model: str, dataset: str, device: str) -> str:
-    """The settings in words, the means over the buckets, and one table for each mask kind."""
+    """The settings in words, the means over the buckets, a table for each mask kind, and the paper's figures."""
     options = evaluation.options
     versions = ", ".join(f"{name} {version}" for name, version in evaluation.versions.items())
     codebooks = "; ".join(
@@ -64,56 +75,57 @@ def to_markdown(evaluation: Evaluation, model: str, dataset: str, device: str) -
         for level, values in evaluation.codebooks.items()
     )
     opencv = f" OpenCV's methods with radius {OPENCV_RADIUS}." if options.opencv else ""
+    mask_files = f" Masks of kind files are those of {options.mask_folder}." if options.mask_folder else ""
     parts = [
         f"# Evaluation of {model}",
         f"Settings: {evaluation.number_of_images} images of {dataset}, central {options.size} x {options.size} pixels, "
         f"one mask for each image, mask kind and bucket, seed {options.seed}, "
-        f"batches of {options.batch_size} on {device}.{opencv} Versions: {versions}.",
+        f"batches of {options.batch_size} on {device}.{opencv}{mask_files} Versions: {versions}.",
         "Every figure is a mean of per-image values, on composites with the known pixels, rounded to 8 bits. "
         "PSNR and L1 in the hole count the missing pixels only. L1 is on pixels in [0, 1]. "
         f"An exact fill counts as {PSNR_LIMIT:g} dB. "
         "Coarse: the VQ stage alone; coarse, blended (if the model does that): the same by Poisson blending, which is "
         "what the refiner gets; refined: the whole network; oracle: the true codes through the decoder, the ceiling of "
         "coarse.",
+        *_network_notes(evaluation),
         f"Codebooks on the intact images: {codebooks}.",
         "## Mean over the buckets",
         summary(evaluation),
     ]
     for kind in options.mask_kinds:
         parts += [f"## Masks: {kind}", _table_of_kind(evaluation, kind)]
+    parts += [
+        "## Credibility and true error",
+        "Spearman's rank correlation, over the 8 x 8 cells that touch the hole, between the credibility map and the "
+        "mean absolute error of the picture there; mean over the images. A map that knows where the fill is wrong has "
+        "a clearly negative one; 0 says nothing.",
+        _credibility_table(evaluation),
+        "## The paper's figures",
+        "Quoted as printed, for orientation only: measured by the paper's authors on other photographs, with their own "
+        "models. Not to be compared with the tables above digit by digit.",
+    ]
+    for table in QUOTED_TABLES:
+        parts += [f"{table.number}: {table.caption}.", markdown_table(list(table.head), [list(r) for r in table.rows])]
+        parts += list(table.notes)
     return "\n\n".join(parts) + "\n"
 
 
 def summary(evaluation: Evaluation) -> str:
     """A Markdown table of the means over the buckets: a row for each mask kind and method, a column for each metric."""
+    metrics = _metrics(evaluation)
     rows = [
         [
             kind,
-            METHOD_TITLES[method],
-            *(format(by_bucket["mean"][metric], _METRIC_FORMATS[metric]) for metric in METRICS),
+            method_title(method),
+            *(format(by_bucket["mean"][metric], METRIC_FORMATS[metric]) for metric in metrics),
         ]
         for kind, methods in evaluation.figures.items()
         for method, by_bucket in methods.items()
     ]
-    return _table(["masks", "method", *(_METRIC_TITLES[metric] for metric in METRICS)], rows)
+    return markdown_table(["masks", "method", *(METRIC_TITLES[metric] for metric in metrics)], rows)
 
 
-def _table_of_kind(evaluation: Evaluation, kind: str) -> str:
-    """A row for each metric and method, a column for each bucket and one for their mean."""
-    buckets = [bucket_name(bucket) for bucket in evaluation.options.buckets]
-    rows = [
-        [
-            _METRIC_TITLES[metric],
-            METHOD_TITLES[method],
-            *(format(by_bucket[name][metric], _METRIC_FORMATS[metric]) for name in [*buckets, "mean"]),
-        ]
-        for metric in METRICS
-        for method, by_bucket in evaluation.figures[kind].items()
-    ]
-    return _table(["metric", "method", *(f"{name} %" for name in buckets), "mean"], rows)
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
+def markdown_table(head: list[str], rows: list[list[str]]) -> str:
     """A Markdown table, its first two columns text and the others figures, aligned for the eye as well."""
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
 
@@ -126,3 +138,57 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
     rule = ["-" * width if column < 2 else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
     return "\n".join([line(head), line(rule), *(line(row) for row in rows)])
+
+
+def _metrics(evaluation: Evaluation) -> list[str]:
+    return [metric for metric in METRICS if metric in evaluation.options.metrics]
+
+
+def _network_notes(evaluation: Evaluation) -> list[str]:
+    """What LPIPS and the Fréchet distances are, and what could not be had."""
+    metrics, notes = evaluation.options.metrics, []
+    if "lpips" in metrics:
+        notes.append("LPIPS: version 0.1 on AlexNet, whole image.")
+    for metric, features in (
+        ("fid", "Inception's pool of 2048"),
+        ("fd", "the mean over the pixels of AlexNet's conv5"),
+    ):
+        if metric in metrics:
+            notes.append(
+                f"{METRIC_TITLES[metric]}: Fréchet distance of {features} features between the filled and the true "
+                f"images, {evaluation.number_of_images} of each; biased upwards on so few as some thousands."
+            )
+    notes += [f"{METRIC_TITLES[metric]} left out: {reason}" for metric, reason in evaluation.left_out.items()]
+    return [" ".join(notes)] if notes else []
+
+
+def _table_of_kind(evaluation: Evaluation, kind: str) -> str:
+    """A row for each metric and method, a column for each bucket and one for their mean."""
+    buckets = [bucket_name(bucket) for bucket in evaluation.options.buckets]
+    rows = [
+        [
+            METRIC_TITLES[metric] + (f", {evaluation.number_of_images} images" if metric in SET_METRICS else ""),
+            method_title(method),
+            *(format(by_bucket[name][metric], METRIC_FORMATS[metric]) for name in [*buckets, "mean"]),
+        ]
+        for metric in _metrics(evaluation)
+        for method, by_bucket in evaluation.figures[kind].items()
+    ]
+    return markdown_table(["metric", "method", *(f"{name} %" for name in buckets), "mean"], rows)
+
+
+def _credibility_table(evaluation: Evaluation) -> str:
+    buckets = [bucket_name(bucket) for bucket in evaluation.options.buckets]
+    rows = [
+        [kind, method_title(method), *(format(by_name[name], ".2f") for name in [*buckets, "mean"])]
+        for kind, methods in evaluation.credibility.items()
+        for method, by_name in methods.items()
+    ]
+    return markdown_table(["masks", "error of", *(f"{name} %" for name in buckets), "mean"], rows)
+
+
+def _without_nan(values: Any) -> Any:
+    """JSON knows no NaN: null instead."""
+    if isinstance(values, dict):
+        return {name: _without_nan(value) for name, value in values.items()}
+    return None if isinstance(values, float) and math.isnan(values) else values

@@ -7,9 +7,9 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..config import PRESETS
+from ..config import PRESETS, SIZE_MULTIPLE
 from ..errors import InvalidInputError
-from ..inpainter import SIZE_MULTIPLE, TRAINING_STAGES
+from ..inpainter import TRAINING_STAGES
 from ..losses import LOSS_PRESETS
 from ..masks import MASK_KINDS
 

@@ -1,0 +1,105 @@
+"""The rows of a table: what each method makes of a damaged photograph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..errors import InvalidInputError
+from ..images import open_image, to_tensor
+from ..inpainter import HVQInpainter
+from .baselines import OPENCV_METHODS, inpaint_opencv
+from .options import Bucket, EvaluationOptions, bucket_name
+
+METHOD_TITLES = {
+    "damaged": "damaged input",
+    "telea": "OpenCV Telea",
+    "navier_stokes": "OpenCV Navier-Stokes",
+    "coarse": "coarse",
+    "blended": "coarse, blended",
+    "refined": "refined",
+    "oracle": "oracle",
+}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some photographs with the masks of one setting."""
+
+    indices: list[int]  # in the dataset
+    pixels: list[np.ndarray]  # of each (S, S, 3) uint8
+    masks: list[np.ndarray]  # of each (S, S) bool, True = missing
+    kind: str
+    bucket: Bucket
+    image: torch.Tensor  # (B, 3, S, S) in [0, 1], the pixels on the model's device
+    missing: torch.Tensor  # (B, 1, S, S), 1 = missing
+
+
+@dataclass(frozen=True)
+class MethodOutputs:
+    """What the methods make of a batch."""
+
+    composites: dict[str, torch.Tensor]  # by method (B, 3, S, S) in [0, 1], with the known pixels
+    credibility: torch.Tensor  # of the model (B, 1, S/8, S/8) in [0, 1], 1 = credible
+
+
+def method_names(model: HVQInpainter, options: EvaluationOptions) -> tuple[str, ...]:
+    """The rows of a table, in their order.
+
+    Raises:
+        InvalidInputError: two folders of other methods have one name, or that of a row.
+    """
+    others = [Path(folder).name for folder in options.outputs]
+    for name in others:
+        if name in METHOD_TITLES or others.count(name) > 1:
+            raise InvalidInputError(f"A row called {name} exists already; give that folder of --outputs another name.")
+    blended = ("blended",) if model.config.poisson_composite else ()
+    classical = OPENCV_METHODS if options.opencv else ()
+    return ("damaged", *classical, *others, "coarse", *blended, "refined", "oracle")
+
+
+def method_title(method: str) -> str:
+    """What a row is called: folders of other methods by their own name."""
+    return METHOD_TITLES.get(method, method)
+
+
+def picture_path(folder: str | Path, kind: str, bucket: Bucket, index: int) -> Path:
+    """Where the picture of image `index` lies in a folder of another method, such as `lama/brush/10-20/00003.png`."""
+    return Path(folder, kind, bucket_name(bucket), f"{index:05d}.png")
+
+
+def run_methods(model: HVQInpainter, batch: Batch, oracle: torch.Tensor, options: EvaluationOptions) -> MethodOutputs:
+    """The composite of every method of `method_names`, in that order.
+
+    Args:
+        oracle: the true codes of the batch through the decoder (B, 3, S, S).
+    """
+    image, known, is_missing = batch.image, 1 - batch.missing, batch.missing > 0.5
+    output = model(image, known)
+    damaged = torch.where(is_missing, 0, image)
+    composites = {"damaged": damaged}
+    if options.opencv:
+        for method in OPENCV_METHODS:
+            fills = [inpaint_opencv(crop, mask, method) for crop, mask in zip(batch.pixels, batch.masks, strict=True)]
+            composites[method] = torch.cat([to_tensor(fill) for fill in fills]).to(image.device)
+    for folder in options.outputs:
+        fills = [
+            _read_output(picture_path(folder, batch.kind, batch.bucket, index), options.size) for index in batch.indices
+        ]
+        composites[Path(folder).name] = torch.where(is_missing, torch.cat(fills).to(image.device), image)
+    composites["coarse"] = torch.where(is_missing, output.coarse, image)
+    if model.config.poisson_composite:
+        composites["blended"] = model.coarse_composite(output.coarse, damaged, known)
+    composites["refined"] = output.composite
+    composites["oracle"] = torch.where(is_missing, oracle, image)
+    return MethodOutputs(composites, output.credibility)
+
+
+def _read_output(path: Path, size: int) -> torch.Tensor:
+    picture = open_image(path)
+    if picture.size != (size, size):
+        raise InvalidInputError(f"{path} is {picture.width} x {picture.height} pixels; it must be {size} x {size}.")
+    return to_tensor(np.array(picture.convert("RGB")))

@@ -1,0 +1,61 @@
+"""The feature networks that some metrics need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from ..errors import InvalidInputError
+from ..metrics import LPIPS, InceptionFeatures
+from .options import METRICS, PIXEL_METRICS
+
+
+@dataclass(frozen=True)
+class MetricNetworks:
+    """The feature networks at hand, and why others are not."""
+
+    lpips: LPIPS | None = None
+    inception: InceptionFeatures | None = None
+    left_out: dict[str, str] = field(default_factory=dict)  # the reason by metric
+
+    def features_of(self, metric: str) -> Callable[[torch.Tensor], torch.Tensor]:
+        """What the Fréchet distance `metric` is made of: (B, 3, H, W) in [0, 1] to (B, D)."""
+        return {"fid": self.inception, "fd": self.lpips}[metric].features
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """All that can be measured with these networks."""
+        of_networks = {"lpips": self.lpips, "fd": self.lpips, "fid": self.inception}
+        return tuple(name for name in METRICS if name in PIXEL_METRICS or of_networks[name] is not None)
+
+
+def load_networks(
+    metrics: Sequence[str] | None, lpips_weights: str | None, device: torch.device | str = "cpu"
+) -> MetricNetworks:
+    """The networks that `metrics` need.
+
+    Args:
+        metrics: None: whatever can be had; what can't be is told in `left_out`.
+        lpips_weights: a safetensors file with AlexNet's convolutions; None: torchvision's own download.
+
+    Raises:
+        InvalidInputError: a network that was asked for by name can't be had.
+    """
+    left_out: dict[str, str] = {}
+
+    def load(names: Sequence[str], make: Callable[[], nn.Module]) -> nn.Module | None:
+        if metrics is not None and not set(names) & set(metrics):
+            return None
+        try:
+            return make().to(device)
+        except InvalidInputError as error:
+            if metrics is not None:
+                raise
+            left_out.update(dict.fromkeys(names, str(error)))
+            return None
+
+    lpips = load(("lpips", "fd"), lambda: LPIPS.from_safetensors(lpips_weights) if lpips_weights else LPIPS())
+    return MetricNetworks(lpips, load(("fid",), InceptionFeatures), left_out)
