@@ -16,6 +16,9 @@ from .errors import InvalidInputError
 # RGB in [0, 1] (B, 3, H, W) to five feature maps (B, C_i, H_i, W_i).
 FeatureFunction = Callable[[torch.Tensor], list[torch.Tensor]]
 
+# Two images in [0, 1] (B, 3, H, W) to the distance of each pair (B,).
+ImageDistance = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
 
 def vqvae_loss(
     reconstruction: torch.Tensor, image: torch.Tensor, commitment: torch.Tensor, beta: float = 0.25
@@ -115,13 +118,14 @@ def tv_loss(composite: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """The weight of each term of Eq. (17)."""
+    """The weight of each term of Eq. (17), and of LPIPS, which the paper does not have."""
 
     hole: float = 1.0
     valid: float = 1.0
     perceptual: float = 1.0
     style: float = 1.0
     tv: float = 1.0
+    lpips: float = 0.0
 
     @property
     def needs_features(self) -> bool:
@@ -133,6 +137,7 @@ LOSS_PRESETS: dict[str, LossWeights] = {
     "paper": LossWeights(),
     "pconv": LossWeights(hole=6, valid=1, perceptual=0.05, style=120, tv=0.1),  # usual in this family of methods
     "l1": LossWeights(hole=6, valid=1, perceptual=0, style=0, tv=0),  # trains fastest at first
+    "lpips": LossWeights(hole=6, valid=1, perceptual=0, style=0, tv=0, lpips=2),  # sharper, at the cost of l1
 }
 
 
@@ -142,6 +147,7 @@ def refiner_loss(
     known: torch.Tensor,
     weights: LossWeights,
     features: FeatureFunction | None = None,
+    lpips: ImageDistance | None = None,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Eq. (17): the weighted sum, and each unweighted term that takes part, by name.
 
@@ -149,9 +155,12 @@ def refiner_loss(
         output: I_out (B, 3, H, W), not clamped.
         target: I_gt (B, 3, H, W).
         features: the feature network; needed if `weights.needs_features`.
+        lpips: needed if its weight is above 0; taken of I_comp.
     """
     if weights.needs_features and features is None:
         raise InvalidInputError("These loss weights use Eq. (13) or (15), which need a feature network.")
+    if weights.lpips > 0 and lpips is None:
+        raise InvalidInputError("These loss weights use LPIPS, which needs its network.")
     output = output.float()
     pasted = composite(output, target, known)
     terms = {"hole": hole_loss(output, target, known), "valid": valid_loss(output, target, known)}
@@ -167,5 +176,8 @@ def refiner_loss(
         terms["style"] = style_loss(maps, output, pasted, target)
     if weights.tv > 0:
         terms["tv"] = tv_loss(pasted)
+    if weights.lpips > 0:
+        with torch.autocast(output.device.type, enabled=False):
+            terms["lpips"] = lpips(pasted, target.float()).mean()
     total = sum(getattr(weights, name) * term for name, term in terms.items())
     return total, {name: term.detach() for name, term in terms.items()}

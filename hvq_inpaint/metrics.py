@@ -121,7 +121,7 @@ class LPIPS(nn.Module):
             raise InvalidInputError(f"{path} is not a readable safetensors file: {error}.") from None
 
     def forward(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """The distance of each image of a batch (B,); `output` and `target` (B, 3, H, W) in [0, 1], at least 32 x 32."""
+        """The distance of each image (B,); `output` and `target` (B, 3, H, W) in [0, 1], at least 32 x 32."""
         return self.network(output * 2 - 1, target * 2 - 1).flatten()
 
     def features(self, image: torch.Tensor) -> torch.Tensor:

@@ -78,6 +78,11 @@ def features(image: torch.Tensor) -> list[torch.Tensor]:
     return [*pooled, torch.cat([pooled[3], pooled[3].square()], dim=1)]
 
 
+def distance(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """A stand-in for LPIPS: one value for each image."""
+    return (output - target).square().mean(dim=(1, 2, 3)).sqrt()
+
+
 def test_perceptual_loss_equation_13():
     pasted = losses.composite(OUTPUT, TARGET, KNOWN)
     expected = sum(
@@ -122,20 +127,39 @@ def test_tv_loss_equation_16():
 @pytest.mark.parametrize("preset", list(losses.LOSS_PRESETS))
 def test_total_loss_equation_17_is_the_weighted_sum(preset):
     weights = losses.LOSS_PRESETS[preset]
-    total, terms = losses.refiner_loss(OUTPUT, TARGET, KNOWN, weights, features)
+    total, terms = losses.refiner_loss(OUTPUT, TARGET, KNOWN, weights, features, distance)
     pasted = losses.composite(OUTPUT, TARGET, KNOWN)
     expected = weights.hole * losses.hole_loss(OUTPUT, TARGET, KNOWN) + weights.valid * losses.valid_loss(
         OUTPUT, TARGET, KNOWN
     )
-    if preset != "l1":
+    if preset in ("paper", "pconv"):
         expected = expected + weights.perceptual * losses.perceptual_loss(features, OUTPUT, pasted, TARGET)
         expected = (
             expected
             + weights.style * losses.style_loss(features, OUTPUT, pasted, TARGET)
             + weights.tv * losses.tv_loss(pasted)
         )
+    expected = expected + weights.lpips * distance(pasted, TARGET).mean()
     assert total.item() == pytest.approx(expected.item(), rel=1e-6)
-    assert ("style" in terms) == (preset != "l1")
+    assert ("style" in terms) == (preset in ("paper", "pconv"))
+    assert ("lpips" in terms) == (preset == "lpips")
+
+
+def test_lpips_is_taken_in_float32_under_autocast():
+    types = []
+
+    def observed(output, target):
+        types.extend([output.dtype, target.dtype, torch.nn.functional.conv2d(output, output[:, :, :3, :3]).dtype])
+        return distance(output, target)
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses.refiner_loss(OUTPUT.bfloat16(), TARGET, KNOWN, losses.LOSS_PRESETS["lpips"], lpips=observed)
+    assert set(types) == {torch.float32}
+
+
+def test_weights_that_need_lpips_are_refused_without():
+    with pytest.raises(InvalidInputError, match="LPIPS"):
+        losses.refiner_loss(OUTPUT, TARGET, KNOWN, losses.LOSS_PRESETS["lpips"])
 
 
 def test_weights_that_need_features_are_refused_without():

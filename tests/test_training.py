@@ -14,10 +14,12 @@ import pytest
 import torch
 from accelerate.data_loader import DataLoaderShard
 from accelerate.state import AcceleratorState
-from safetensors.torch import load_file
+from conftest import random_alexnet
+from safetensors.torch import load_file, save_file
 
 from hvq_inpaint import HVQConfig, HVQInpainter, InvalidInputError
 from hvq_inpaint.data import InpaintingDataset
+from hvq_inpaint.metrics import LPIPS
 from hvq_inpaint.training import trainer
 from hvq_inpaint.training.options import parse_options
 from hvq_inpaint.training.validation import validate
@@ -117,20 +119,21 @@ def test_validation_changes_nothing(model):
 
 
 @pytest.mark.parametrize(
-    ("stage", "streaming", "killed_at_checkpoint", "ends_with"),
+    ("stage", "special", "killed_at_checkpoint", "ends_with"),
     [
         ("autoencoder", [], 2, "autoencoder"),
         ("autoencoder", ["--streaming"], 2, "autoencoder"),
         ("refiner", [], 2, "refiner"),
+        ("autoencoder", ["--ema-decay", "0.8"], 2, "autoencoder"),
         ("all", [], 5, "refiner"),  # in the second stage
     ],
 )
 def test_a_killed_run_ends_in_the_same_weights(
-    trained, tmp_path, monkeypatch, stage, streaming, killed_at_checkpoint, ends_with
+    trained, tmp_path, monkeypatch, stage, special, killed_at_checkpoint, ends_with
 ):
     folder, output = trained
     # Four steps an epoch: checkpoints fall inside an epoch and at its end.
-    more = ["--stage", stage, "--steps", "13", "--batch-size", "2", "--checkpoint-every", "3", *streaming]
+    more = ["--stage", stage, "--steps", "13", "--batch-size", "2", "--checkpoint-every", "3", *special]
     if stage == "refiner":
         more += ["--init", str(output / "encoder" / "model")]
     trainer.run(parse_options(arguments(folder, tmp_path / "whole", *more)))
@@ -200,6 +203,8 @@ def test_streaming_trains_too(trained, tmp_path):
         ),
         (["--stage", "all", "--steps", "9", "--credibility-quantile", "0"], "--credibility-quantile"),
         (["--stage", "all", "--steps", "9", "--checkpoint-every", "0"], "--checkpoint-every must be at least 1"),
+        (["--stage", "all", "--steps", "9", "--ema-decay", "1"], "--ema-decay"),
+        (["--stage", "refiner", "--steps", "1", "--loss", "lpips"], "--crop-size must be at least 40"),
     ],
 )
 def test_a_run_that_cannot_start_says_so_and_writes_nothing(trained, tmp_path, more, message):
@@ -242,6 +247,54 @@ def test_a_second_run_in_the_same_folder_needs_resume_and_the_same_preset(traine
 def test_init_is_for_the_first_stage_only(trained):
     options = parse_options(arguments(*trained, "--stage", "all", "--steps", "9", "--init", "user/model"))
     assert [stage.init for stage in options] == ["user/model", None, None]
+
+
+def test_saved_is_the_moving_average_with_codebooks_as_they_are(trained, tmp_path, monkeypatch):
+    common = ["--stage", "autoencoder", "--steps", "9", "--checkpoint-every", "1", "--keep-checkpoints", "9"]
+    trainer.run(parse_options(arguments(trained[0], tmp_path / "plain", *common)))
+    trainer.run(parse_options(arguments(trained[0], tmp_path / "averaged", *common, "--ema-decay", "0.7")))
+    checkpoints = sorted((tmp_path / "plain" / "autoencoder" / "checkpoints").iterdir())
+    weights = [load_file(folder / "model.safetensors") for folder in checkpoints]
+    last = load_file(tmp_path / "plain" / "autoencoder" / "model" / "model.safetensors")
+    saved = load_file(tmp_path / "averaged" / "autoencoder" / "model" / "model.safetensors")
+    for name in ("vqvae.encoder_a1.to_mid.0.weight", "vqvae.encoder_a1.to_mid.2.bias"):
+        expected = weights[0][f"model.{name}"]
+        for step in [*(state[f"model.{name}"] for state in weights[1:]), last[name]]:
+            expected = 0.7 * expected + 0.3 * step
+        assert torch.allclose(saved[name], expected, atol=1e-6)
+        assert not torch.allclose(saved[name], last[name], atol=1e-6)
+    for level in ("global", "local"):
+        for buffer in ("codebook", "counts", "sums"):
+            name = f"vqvae.{level}_quantizer.{buffer}"
+            assert torch.equal(saved[name], last[name])
+
+
+def test_lpips_trains_the_refiner_and_looks_at_other_pixels_in_each_step(trained, tmp_path, monkeypatch):
+    save_file(random_alexnet(), tmp_path / "alexnet.safetensors")
+    sizes = []
+    distance = LPIPS.forward
+
+    def observed(self, output, target):
+        sizes.append(tuple(output.shape[-2:]))
+        return distance(self, output, target)
+
+    monkeypatch.setattr(LPIPS, "forward", observed)
+    more = ["--stage", "refiner", "--steps", "17", "--init", str(trained[1] / "encoder" / "model"), "--loss", "lpips"]
+    more += ["--lpips-weights", str(tmp_path / "alexnet.safetensors"), "--crop-size", "48", "--mask-size", "48"]
+    trainer.run(parse_options(arguments(trained[0], tmp_path / "run", *more)))
+    rows = [json.loads(line) for line in (tmp_path / "run" / "refiner" / "metrics.jsonl").read_text().splitlines()]
+    assert all(0 < row["loss/lpips"] < 10 for row in rows)
+    assert sizes == [(48 - step % 4, 48 - step // 4 % 4) for step in range(17)]
+    state = load_file(tmp_path / "run" / "refiner" / "model" / "model.safetensors")
+    assert not any("lpips" in name for name in state)
+
+
+def test_a_run_without_an_average_is_not_continued_with_one(trained, tmp_path):
+    more = ["--stage", "autoencoder", "--steps", "8"]
+    trainer.run(parse_options(arguments(trained[0], tmp_path, *more)))
+    shutil.rmtree(tmp_path / "autoencoder" / "model")
+    with pytest.raises(InvalidInputError, match=r"with --ema-decay 0\.0"):
+        trainer.run(parse_options(arguments(trained[0], tmp_path, *more, "--resume", "--ema-decay", "0.9")))
 
 
 def test_every_epoch_has_its_own_samples_on_several_processes_too(trained, tmp_path, monkeypatch):

@@ -150,8 +150,8 @@ def _network_notes(evaluation: Evaluation) -> list[str]:
     if "lpips" in metrics:
         notes.append("LPIPS: version 0.1 on AlexNet, whole image.")
     for metric, features in (
-        ("fid", "Inception's pool of 2048"),
-        ("fd", "the mean over the pixels of AlexNet's conv5"),
+        ("fid", "Inception's 2048"),
+        ("fd", "AlexNet's 256 (conv5, mean over the pixels)"),
     ):
         if metric in metrics:
             notes.append(

@@ -14,6 +14,9 @@ from ..losses import LOSS_PRESETS
 from ..masks import MASK_KINDS
 
 
+_MIN_LPIPS_CROP = 40  # pixels: AlexNet's, and the shift by up to 3
+
+
 @dataclass(frozen=True)
 class TrainingOptions:
     """One stage of a training run. Lists on the command line (one value a stage) are resolved here."""
@@ -41,6 +44,7 @@ class TrainingOptions:
     learning_rate_warmup: int = 500
     adam_betas: tuple[float, float] = (0.0, 0.9)
     max_gradient_norm: float = 1.0
+    ema_decay: float = 0.0
     seed: int = 0
 
     quantization_warmup: int = 500
@@ -49,6 +53,7 @@ class TrainingOptions:
     low_credibility_weight: float = 8.0
     loss: str = "l1"
     vgg_weights: str | None = None
+    lpips_weights: str | None = None
 
     mixed_precision: str | None = None
     compile: bool = False
@@ -76,8 +81,14 @@ class TrainingOptions:
                 f"--quantization-warmup {self.quantization_warmup} leaves none of the {self.steps} steps "
                 "to the codebooks."
             )
+        if self.stage == "refiner" and LOSS_PRESETS[self.loss].lpips > 0 and self.crop_size < _MIN_LPIPS_CROP:
+            raise InvalidInputError(
+                f"--crop-size must be at least {_MIN_LPIPS_CROP} for --loss {self.loss}, not {self.crop_size}."
+            )
         if not 0 < self.credibility_quantile <= 1:
             raise InvalidInputError(f"--credibility-quantile must lie in (0, 1], not {self.credibility_quantile}.")
+        if not 0 <= self.ema_decay < 1:
+            raise InvalidInputError(f"--ema-decay must lie in [0, 1), not {self.ema_decay}.")
         if not self.learning_rate > 0:
             raise InvalidInputError(f"--learning-rate must be positive, not {self.learning_rate}.")
         if not all(0 <= beta < 1 for beta in self.adam_betas):
@@ -183,6 +194,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="gradients are scaled down to this norm; 0: never",
     )
     optimisation.add_argument(
+        "--ema-decay",
+        type=float,
+        default=defaults["ema_decay"],
+        help="save and validate an exponential moving average of the weights (codebooks are copied); 0: the weights "
+        "themselves",
+    )
+    optimisation.add_argument(
         "--mixed-precision", choices=("no", "bf16", "fp16"), help="overrides what accelerate was configured with"
     )
     optimisation.add_argument("--compile", action="store_true", help="compile the networks (torch.compile)")
@@ -214,12 +232,21 @@ def build_parser() -> argparse.ArgumentParser:
         help="encoder: weight of vectors of low credibility, Eq. (10)",
     )
     stages.add_argument(
-        "--loss", choices=tuple(LOSS_PRESETS), default=defaults["loss"], help="refiner: weights of Eq. (17)"
+        "--loss",
+        choices=tuple(LOSS_PRESETS),
+        default=defaults["loss"],
+        help="refiner: weights of Eq. (17); lpips is an addition to the paper",
     )
     stages.add_argument(
         "--vgg-weights",
         metavar="FILE",
         help="refiner: safetensors with the Oxford VGG-19 for Eq. (13), (15), instead of torchvision's download",
+    )
+
+    stages.add_argument(
+        "--lpips-weights",
+        metavar="FILE",
+        help="refiner: safetensors with AlexNet's convolutions for the loss lpips, instead of torchvision's download",
     )
 
     following = parser.add_argument_group("following a run")

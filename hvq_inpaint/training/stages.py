@@ -10,7 +10,7 @@ from torch import nn
 
 from ..credibility import code_distances, credibility_weights
 from ..inpainter import HVQInpainter
-from ..losses import LOSS_PRESETS, FeatureFunction, credibility_loss, mid_loss, refiner_loss, vqvae_loss
+from ..losses import LOSS_PRESETS, FeatureFunction, ImageDistance, credibility_loss, mid_loss, refiner_loss, vqvae_loss
 from ..quantizer import codebook_usage, to_vectors
 from .options import TrainingOptions
 
@@ -140,13 +140,31 @@ class RefinerStage(TrainingStage):
 
     name = "refiner"
 
-    def __init__(self, model: HVQInpainter, options: TrainingOptions, features: FeatureFunction | None = None) -> None:
+    def __init__(
+        self,
+        model: HVQInpainter,
+        options: TrainingOptions,
+        features: FeatureFunction | None = None,
+        lpips: ImageDistance | None = None,
+    ) -> None:
         super().__init__(model, options)
         self.loss_weights = LOSS_PRESETS[options.loss]
-        # Not a sub-module: the feature network is no part of what is trained, saved or wrapped.
-        self.__dict__["features"] = features
+        # Not sub-modules: the feature networks are no part of what is trained, saved or wrapped.
+        self.__dict__["features"], self.__dict__["lpips"] = features, lpips
+        self.shift = (0, 0)
+
+    def before_step(self, step: int, image: torch.Tensor) -> Logs:
+        # LPIPS looks at every fourth pixel: were it always the same ones, a pattern of that width could please it.
+        self.shift = (step % 4, step // 4 % 4)
+        return {}
+
+    def shifted_lpips(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """LPIPS without the first 0 to 3 rows and columns, others in each of 16 steps."""
+        top, left = self.shift
+        return self.lpips(output[..., top:, left:], target[..., top:, left:])
 
     def forward(self, image: torch.Tensor, known: torch.Tensor) -> tuple[torch.Tensor, Logs]:
         output = self.model(image, known)
-        loss, terms = refiner_loss(output.refined, image, known, self.loss_weights, self.features)
+        lpips = self.shifted_lpips if self.lpips is not None else None
+        loss, terms = refiner_loss(output.refined, image, known, self.loss_weights, self.features, lpips)
         return loss, {f"loss/{name}": term for name, term in terms.items()}

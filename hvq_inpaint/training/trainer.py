@@ -7,6 +7,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs
 from accelerate.utils import set_seed
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
@@ -32,6 +34,7 @@ from ..errors import InvalidInputError
 from ..features import VGG19Features, load_vgg19
 from ..inpainter import TRAINING_STAGES, HVQInpainter
 from ..losses import LOSS_PRESETS
+from ..metrics import LPIPS
 from .checkpoints import Progress, checkpoint_folders, load_checkpoint, save_checkpoint
 from .options import TrainingOptions
 from .stages import AutoencoderStage, EncoderStage, RefinerStage, TrainingStage
@@ -45,17 +48,35 @@ OPTIONS_FILE = "options.json"
 def run(stages: list[TrainingOptions]) -> HVQInpainter:
     """Train the stages one after the other; returns the model after the last."""
     # First, so that a missing feature network is told before hours of training, not after.
-    needed = [options for options in stages if options.stage == "refiner" and LOSS_PRESETS[options.loss].needs_features]
-    features = load_vgg19(needed[0].vgg_weights) if needed else None
-    for options in stages:
+    networks = [load_loss_networks(options) for options in stages]
+    for options, of_stage in zip(stages, networks, strict=True):
         # A new one for each stage: it checkpoints all that was ever prepared with it.
-        accelerator = _accelerator(options)
-        model = train_stage(accelerator, options, features)
+        accelerator = make_accelerator(options)
+        model = train_stage(accelerator, options, of_stage)
     accelerator.end_training()
     return model
 
 
-def _accelerator(options: TrainingOptions) -> Accelerator:
+@dataclass(frozen=True)
+class LossNetworks:
+    """The feature networks that a stage's loss needs."""
+
+    vgg19: VGG19Features | None = None
+    lpips: LPIPS | None = None
+
+
+def load_loss_networks(options: TrainingOptions) -> LossNetworks:
+    """The networks for a stage's loss; none for the stages before the refiner."""
+    if options.stage != "refiner":
+        return LossNetworks()
+    weights = LOSS_PRESETS[options.loss]
+    lpips = None
+    if weights.lpips > 0:
+        lpips = LPIPS.from_safetensors(options.lpips_weights) if options.lpips_weights else LPIPS()
+    return LossNetworks(load_vgg19(options.vgg_weights) if weights.needs_features else None, lpips)
+
+
+def make_accelerator(options: TrainingOptions) -> Accelerator:
     has_tensorboard = find_spec("tensorboard") is not None
     accelerator = Accelerator(
         mixed_precision=options.mixed_precision,
@@ -71,9 +92,18 @@ def _accelerator(options: TrainingOptions) -> Accelerator:
 
 
 def train_stage(
-    accelerator: Accelerator, options: TrainingOptions, features: VGG19Features | None = None
+    accelerator: Accelerator,
+    options: TrainingOptions,
+    networks: LossNetworks | None = None,
+    model: HVQInpainter | None = None,
 ) -> HVQInpainter:
-    """Train one stage, from its start or from its last checkpoint, and save the model it ends with."""
+    """Train one stage, from its start or from its last checkpoint, and save the model it ends with.
+
+    Args:
+        networks: what `load_loss_networks` gives for these options.
+        model: start from this one, whatever the preset; None: from --init, the last stage's, or a fresh one.
+    """
+    networks = networks or LossNetworks()
     folder = Path(options.output) / options.stage
     checkpoints = folder / "checkpoints"
     if options.resume and (folder / "model").is_dir():
@@ -83,10 +113,12 @@ def train_stage(
         raise InvalidInputError(f"{folder} holds another run: continue it with --resume, or choose another --output.")
 
     set_seed(options.seed)
-    model = _initial_model(options)
-    if features is not None and options.stage == "refiner":
-        features.to(accelerator.device).calibrate(_calibration_images(accelerator, options))
-    stage = _make_stage(model, options, features)
+    model = model or _initial_model(options)
+    if networks.vgg19 is not None:
+        networks.vgg19.to(accelerator.device).calibrate(_calibration_images(accelerator, options))
+    if networks.lpips is not None:
+        networks.lpips.to(accelerator.device)
+    stage = _make_stage(model, options, networks)
     loader = _data_loader(accelerator, options)
     held_out = []
     if options.validation:
@@ -105,6 +137,12 @@ def train_stage(
     wrapped, optimizer = accelerator.prepare(torch.compile(stage) if options.compile else stage, optimizer)
     # Not prepared: accelerate would step it once for each process.
     accelerator.register_for_checkpointing(schedule)
+    average = None
+    if options.ema_decay:
+        # Buffers, and so the codebooks, are copied and not averaged.
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema_decay))
+        average.eval()
+        accelerator.register_for_checkpointing(average)
 
     if options.resume:
         _check_same_sizes(folder, options)
@@ -142,6 +180,8 @@ def train_stage(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         schedule.step()
+        if average is not None:
+            average.update_parameters(model)
 
         progress = Progress(step + 1, epoch, position)
         bar.update()
@@ -151,16 +191,19 @@ def train_stage(
             and (progress.step % options.validation_every == 0 or progress.step == options.steps)
             and accelerator.is_main_process
         ):
+            shown = model if average is None else average.module
             log.validation(
                 progress.step,
-                validate(model, held_out, accelerator.device),
-                sample_grid(model, held_out[:6], accelerator.device),
+                validate(shown, held_out, accelerator.device),
+                sample_grid(shown, held_out[:6], accelerator.device),
             )
         if progress.step % options.checkpoint_every == 0 and progress.step < options.steps:
             save_checkpoint(accelerator, checkpoints, progress, options.keep_checkpoints)
     bar.close()
     log.close()
 
+    if average is not None:
+        model.load_state_dict(average.module.state_dict())
     stage.eval()
     stage.finish(_calibration_images(accelerator, options))
     model.set_training_stage(None)
@@ -206,21 +249,28 @@ def _diverged(what: str, step: int, checkpoints: Path) -> str:
 
 
 def _check_same_sizes(folder: Path, options: TrainingOptions) -> None:
-    """Refuse to continue a run with another preset: its checkpoints would not fit."""
+    """Refuse to continue a run whose checkpoints would not fit: of another preset, or with no average of the weights."""
     path = folder / OPTIONS_FILE
-    if path.is_file() and (before := json.loads(path.read_text(encoding="utf-8"))["preset"]) != options.preset:
+    if not path.is_file():
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))
+    if before["preset"] != options.preset:
         raise InvalidInputError(
-            f"{folder} holds a run of preset {before}, not {options.preset}: continue it with --preset {before}, "
-            "or choose another --output."
+            f"{folder} holds a run of preset {before['preset']}, not {options.preset}: "
+            f"continue it with --preset {before['preset']}, or choose another --output."
+        )
+    if bool(decay := before.get("ema_decay", 0.0)) != bool(options.ema_decay):
+        raise InvalidInputError(
+            f"{folder} holds a run with --ema-decay {decay}: continue it with that, or choose another --output."
         )
 
 
-def _make_stage(model: HVQInpainter, options: TrainingOptions, features: VGG19Features | None) -> TrainingStage:
+def _make_stage(model: HVQInpainter, options: TrainingOptions, networks: LossNetworks) -> TrainingStage:
     if options.stage == "autoencoder":
         return AutoencoderStage(model, options)
     if options.stage == "encoder":
         return EncoderStage(model, options)
-    return RefinerStage(model, options, features)
+    return RefinerStage(model, options, networks.vgg19, networks.lpips)
 
 
 def _sample_options(options: TrainingOptions) -> SampleOptions:
