@@ -13,7 +13,6 @@ from ..inpainter import TRAINING_STAGES
 from ..losses import LOSS_PRESETS
 from ..masks import MASK_KINDS
 
-
 _MIN_LPIPS_CROP = 40  # pixels: AlexNet's, and the shift by up to 3
 
 

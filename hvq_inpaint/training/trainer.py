@@ -249,7 +249,7 @@ def _diverged(what: str, step: int, checkpoints: Path) -> str:
 
 
 def _check_same_sizes(folder: Path, options: TrainingOptions) -> None:
-    """Refuse to continue a run whose checkpoints would not fit: of another preset, or with no average of the weights."""
+    """Refuse to continue a run whose checkpoints would not fit: of another preset, or without the average."""
     path = folder / OPTIONS_FILE
     if not path.is_file():
         return
