@@ -24,6 +24,7 @@ def make_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_inpaint(subparsers)
     _add_evaluate(subparsers)
+    _add_ablate(subparsers)
     _add_masks(subparsers)
     return parser
 
@@ -178,6 +179,66 @@ def _add_evaluate(subparsers: argparse._SubParsersAction) -> None:
         help="replace files that exist already, and do not continue (default: refuse)",
     )
     _add_device(parser)
+
+
+def _add_ablate(subparsers: argparse._SubParsersAction) -> None:
+    text = "train variants of one stage alike, and measure them alike"
+    parser = subparsers.add_parser(
+        "ablate",
+        help=text,
+        description=f"{text.capitalize()}. dilation: Table 6 of the paper; input: what the VQ stage earns; skips, "
+        "loss, credibility, feedback: what the name says. Writes OUT/ABLATION/ablation.md; given "
+        "again, variants that are done are not done again.",
+    )
+    parser.set_defaults(run=commands.ablate)
+    parser.add_argument(
+        "ablation", metavar="ABLATION", help="one of dilation, input, skips, loss, credibility, feedback"
+    )
+    parser.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="a trained model, whose earlier stages the variants share (default: the bundled one)",
+    )
+    parser.add_argument("--dataset", metavar="DATASET", required=True, help="images to train on")
+    parser.add_argument("--validation", metavar="DATASET", required=True, help="images to measure on")
+    parser.add_argument(
+        "--out", metavar="FOLDER", type=Path, default=Path("ablations"), help="where all goes (default: %(default)s)"
+    )
+    for flag, kind, default, help_ in (
+        ("--steps", int, 2000, "optimiser steps of each variant"),
+        ("--batch-size", int, 8, "crops a step"),
+        ("--crop-size", int, 128, "their side in pixels"),
+        ("--learning-rate", float, 4e-4, "at its peak"),
+        ("--seed", int, 0, "of weights, order, crops and masks"),
+        ("--workers", int, 1, "processes that load data"),
+        ("--limit", int, 60, "photographs to measure on"),
+    ):
+        parser.add_argument(flag, metavar="N", type=kind, default=default, help=f"{help_} (default: %(default)s)")
+    parser.add_argument(
+        "--refiner-channels",
+        metavar="N",
+        type=int,
+        nargs=3,
+        default=[16, 32, 64],
+        help="widths of the refiner, where that is trained (default: 16 32 64)",
+    )
+    parser.add_argument(
+        "--mixed-precision",
+        choices=("no", "bf16", "fp16"),
+        help="of the training (default: as Accelerate is configured)",
+    )
+    parser.add_argument(
+        "--metrics",
+        metavar="METRIC",
+        nargs="+",
+        help=f"one or more of {', '.join(METRICS)} (default: all whose feature networks can be had)",
+    )
+    parser.add_argument(
+        "--vgg-weights", metavar="FILE", help="VGG-19 as safetensors (default: torchvision's own download)"
+    )
+    parser.add_argument(
+        "--lpips-weights", metavar="FILE", help="AlexNet as safetensors (default: torchvision's own download)"
+    )
 
 
 def _add_masks(subparsers: argparse._SubParsersAction) -> None:

@@ -161,6 +161,38 @@ def evaluate(arguments: argparse.Namespace) -> None:
         print(f"wrote {path}")
 
 
+def ablate(arguments: argparse.Namespace) -> None:
+    """Train and measure the variants of an ablation."""
+    from .evaluation.ablations import Budget, run_ablation
+
+    budget = Budget(
+        dataset=arguments.dataset,
+        validation=arguments.validation,
+        steps=arguments.steps,
+        batch_size=arguments.batch_size,
+        crop_size=arguments.crop_size,
+        learning_rate=arguments.learning_rate,
+        mixed_precision=arguments.mixed_precision,
+        refiner_channels=tuple(arguments.refiner_channels),
+        seed=arguments.seed,
+        workers=arguments.workers,
+        limit=arguments.limit,
+    )
+    name = arguments.model or "the bundled model"
+    report = run_ablation(
+        arguments.ablation,
+        load_model(arguments.model, "cpu"),
+        name,
+        budget,
+        arguments.out / arguments.ablation,
+        arguments.metrics,
+        arguments.vgg_weights,
+        arguments.lpips_weights,
+    )
+    print(report.read_text(encoding="utf-8"))
+    print(f"wrote {report}")
+
+
 def masks(arguments: argparse.Namespace) -> None:
     """Write the paper's mask set."""
     from .mask_set import MaskSetOptions, write_mask_set

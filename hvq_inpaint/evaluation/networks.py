@@ -21,6 +21,12 @@ class MetricNetworks:
     inception: InceptionFeatures | None = None
     left_out: dict[str, str] = field(default_factory=dict)  # the reason by metric
 
+    def to(self, device: torch.device) -> None:
+        """Move the networks to a device."""
+        for network in (self.lpips, self.inception):
+            if network is not None:
+                network.to(device)
+
     def features_of(self, metric: str) -> Callable[[torch.Tensor], torch.Tensor]:
         """What the Fréchet distance `metric` is made of: (B, 3, H, W) in [0, 1] to (B, D)."""
         return {"fid": self.inception, "fd": self.lpips}[metric].features

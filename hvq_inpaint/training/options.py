@@ -50,6 +50,7 @@ class TrainingOptions:
     restart_every: int = 100
     credibility_quantile: float = 1.0
     low_credibility_weight: float = 8.0
+    coarse_weight: float = 0.0
     loss: str = "l1"
     vgg_weights: str | None = None
     lpips_weights: str | None = None
@@ -86,6 +87,8 @@ class TrainingOptions:
             )
         if not 0 < self.credibility_quantile <= 1:
             raise InvalidInputError(f"--credibility-quantile must lie in (0, 1], not {self.credibility_quantile}.")
+        if self.coarse_weight < 0:
+            raise InvalidInputError(f"--coarse-weight must not be negative, not {self.coarse_weight}.")
         if not 0 <= self.ema_decay < 1:
             raise InvalidInputError(f"--ema-decay must lie in [0, 1), not {self.ema_decay}.")
         if not self.learning_rate > 0:
@@ -229,6 +232,12 @@ def build_parser() -> argparse.ArgumentParser:
         type=float,
         default=defaults["low_credibility_weight"],
         help="encoder: weight of vectors of low credibility, Eq. (10)",
+    )
+    stages.add_argument(
+        "--coarse-weight",
+        type=float,
+        default=defaults["coarse_weight"],
+        help="encoder: weight of the l1 loss of the VQ stage's result, an addition to the paper",
     )
     stages.add_argument(
         "--loss",

@@ -106,7 +106,11 @@ class AutoencoderStage(TrainingStage):
 
 
 class EncoderStage(TrainingStage):
-    """Stage 2: EncoderB1 learns to predict the intact image's latents from the damaged one, Eq. (6) and (10)."""
+    """Stage 2: EncoderB1 learns to predict the intact image's latents from the damaged one, Eq. (6) and (10).
+
+    With `coarse_weight`, an addition to the paper, also what the frozen decoder makes of its codes, by Eq. (11) and
+    (12) as in the loss preset l1; the gradient passes straight through both quantizers.
+    """
 
     name = "encoder"
 
@@ -132,7 +136,20 @@ class EncoderStage(TrainingStage):
             "credibility/max_dist": max_dist,
             "credibility/low_share": weights.mean(),
         }
-        return of_mid + of_latents, logs
+        loss = of_mid + of_latents
+        if options.coarse_weight:
+            coarse = self._coarse(damaged_mid, damaged_latents)
+            of_pixels, _ = refiner_loss(coarse, image, known, LOSS_PRESETS["l1"])
+            logs["loss/coarse"] = of_pixels.detach()
+            loss = loss + options.coarse_weight * of_pixels
+        return loss, logs
+
+    def _coarse(self, mid: torch.Tensor, global_latents: torch.Tensor) -> torch.Tensor:
+        """F_mid2 and E1F2 to the VQ stage's result (B, 3, H, W), not clamped."""
+        vqvae = self.model.vqvae
+        global_quantized, _ = vqvae.global_quantizer.quantize(global_latents)
+        local_quantized, _ = vqvae.local_quantizer.quantize(vqvae.encoder_a2(global_quantized, mid))
+        return vqvae.decoder_a(global_quantized, local_quantized)
 
 
 class RefinerStage(TrainingStage):

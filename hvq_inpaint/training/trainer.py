@@ -108,7 +108,7 @@ def train_stage(
     checkpoints = folder / "checkpoints"
     if options.resume and (folder / "model").is_dir():
         accelerator.print(f"Stage {options.stage} is done: {folder / 'model'}.")
-        return HVQInpainter.from_pretrained(folder / "model")
+        return (HVQInpainter if model is None else type(model)).from_pretrained(folder / "model")
     if not options.resume and (checkpoint_folders(checkpoints) or (folder / "model").is_dir()):
         raise InvalidInputError(f"{folder} holds another run: continue it with --resume, or choose another --output.")
 

@@ -1,0 +1,310 @@
+"""Ablations: variants of a stage, trained alike from the same start and measured alike.
+
+Everything that is not varied is the same: the VQ-VAE (and for the refiner EncoderB1) of a trained model, the weights
+that a stage starts from, photographs, crops, masks, their order, steps and learning rates.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..blending import harmonic_extension
+from ..errors import InvalidInputError
+from ..inpainter import HVQInpainter
+from ..losses import composite
+from .evaluate import evaluate
+from .networks import load_networks
+from .options import METRICS, Bucket, EvaluationOptions
+from .report import METRIC_FORMATS, METRIC_TITLES, markdown_table, to_json
+from .samples import DatasetFiles
+
+
+class MeanColourInpainter(HVQInpainter):
+    """Without a VQ stage: the refiner gets the mean colour of the known pixels in the hole."""
+
+    def coarse_composite(self, coarse: torch.Tensor, damaged: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        total = (damaged * known).sum(dim=(2, 3), keepdim=True)
+        return composite((total / known.sum(dim=(2, 3), keepdim=True)).expand_as(damaged), damaged, known)
+
+
+class HarmonicInpainter(HVQInpainter):
+    """Without a VQ stage: the refiner gets the solution of Laplace's equation, which is Poisson blending of nothing."""
+
+    def coarse_composite(self, coarse: torch.Tensor, damaged: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        return harmonic_extension(damaged, known).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row: what differs from the trained model and from the common training options."""
+
+    title: str
+    config: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    model: type[HVQInpainter] = HVQInpainter
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Variants of one stage, and the masks on which they differ."""
+
+    question: str
+    stage: str  # that is trained anew for each variant
+    variants: dict[str, Variant]
+    method: str  # the row of an evaluation that answers the question: coarse or refined
+    mask_kinds: tuple[str, ...] = ("random_walk", "brush", "box")
+    buckets: tuple[Bucket, ...] = ((0.1, 0.2), (0.2, 0.3), (0.3, 0.4), (0.4, 0.5), (0.5, 0.6))
+
+
+ABLATIONS: dict[str, Ablation] = {
+    "dilation": Ablation(
+        question="Table 6: single dilation rates against {1, 2, 4, 8}, at the same width",
+        stage="refiner",
+        variants={
+            **{f"rate-{rate}": Variant(f"{{{rate}}}", {"dilation_rates": (rate,)}) for rate in (8, 4, 2, 1)},
+            "all": Variant("{1, 2, 4, 8}", {"dilation_rates": (1, 2, 4, 8)}),
+        },
+        method="refined",
+        mask_kinds=("random_walk",),
+        buckets=((0.3, 0.4),),
+    ),
+    "input": Ablation(
+        question="What the VQ stage earns: what the refiner gets in the hole",
+        stage="refiner",
+        variants={
+            "mean": Variant("mean colour, no VQ stage", model=MeanColourInpainter),
+            "harmonic": Variant("Laplace's equation, no VQ stage", model=HarmonicInpainter),
+            "pasted": Variant("VQ result, pasted (the paper's)", {"poisson_composite": False}),
+            "blended": Variant("VQ result, Poisson-blended", {"poisson_composite": True}),
+        },
+        method="refined",
+    ),
+    "skips": Ablation(
+        question="Skip connections in the refiner",
+        stage="refiner",
+        variants={
+            "none": Variant("none (the paper's)", {"refiner_skips": False}),
+            "skips": Variant("skip connections", {"refiner_skips": True}),
+        },
+        method="refined",
+    ),
+    "loss": Ablation(
+        question="Weights of Eq. (17)",
+        stage="refiner",
+        variants={name: Variant(name, options={"loss": name}) for name in ("l1", "paper", "pconv", "lpips")},
+        method="refined",
+    ),
+    "credibility": Ablation(
+        question="Eq. (8) to (10): weight of vectors of low credibility, and the quantile that is MaxDist",
+        stage="encoder",
+        variants={
+            "off": Variant("weight 0", options={"low_credibility_weight": 0.0}),
+            "maximum": Variant("weight 8, quantile 1.0 (the paper's)", options={"credibility_quantile": 1.0}),
+            "0.99": Variant("weight 8, quantile 0.99", options={"credibility_quantile": 0.99}),
+            "0.9": Variant("weight 8, quantile 0.9", options={"credibility_quantile": 0.9}),
+        },
+        method="coarse",
+    ),
+    "feedback": Ablation(
+        question="The transformer's output fed back into F_mid2",
+        stage="encoder",
+        variants={
+            "off": Variant("off (the paper's)", {"transformer_feedback": False}),
+            "on": Variant("on", {"transformer_feedback": True}),
+        },
+        method="coarse",
+        mask_kinds=("brush", "box"),
+    ),
+}
+
+
+def variant_model(base: HVQInpainter, stage: str, variant: Variant, changes: dict[str, Any], seed: int) -> HVQInpainter:
+    """The model that a variant starts from: the stage's part drawn anew, all before it that of `base`.
+
+    Args:
+        changes: to the configuration, for all variants of an ablation alike, such as a narrower refiner.
+        seed: of the weights drawn anew.
+    """
+    config = dataclasses.replace(base.config, **{**changes, **variant.config})
+    torch.manual_seed(seed)
+    model = variant.model(config)
+    kept = {"refiner": ("vqvae", "encoder_b1", "credibility_map"), "encoder": ("vqvae", "credibility_map")}[stage]
+    for name in kept:
+        getattr(model, name).load_state_dict(getattr(base, name).state_dict())
+    return model
+
+
+# Of a budget, those that training takes as they are.
+_TRAINING_FIELDS = (
+    "steps",
+    "batch_size",
+    "crop_size",
+    "mask_size",
+    "learning_rate",
+    "adam_betas",
+    "mixed_precision",
+    "seed",
+    "workers",
+)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every variant gets alike. Sizes and rates as in `training.options.TrainingOptions`."""
+
+    dataset: str
+    validation: str
+    steps: int = 2000
+    batch_size: int = 8
+    crop_size: int = 128
+    mask_size: int = 256
+    learning_rate: float = 4e-4
+    adam_betas: tuple[float, float] = (0.9, 0.99)
+    mixed_precision: str | None = None
+    refiner_channels: tuple[int, int, int] = (16, 32, 64)
+    seed: int = 0
+    workers: int = 1
+    limit: int | None = 60  # photographs to measure on, spread evenly
+    evaluation_size: int = 256
+    evaluation_batch_size: int = 8
+
+
+def run_ablation(
+    name: str,
+    base: HVQInpainter,
+    base_name: str,
+    budget: Budget,
+    folder: Path,
+    metrics: Sequence[str] | None = None,
+    vgg_weights: str | None = None,
+    lpips_weights: str | None = None,
+) -> Path:
+    """Train and measure every variant of `ABLATIONS[name]`; those that are done already are not done again.
+
+    Args:
+        base: a trained model, whose earlier stages all variants share.
+        base_name: what the report calls it.
+        folder: for `VARIANT/STAGE/model`, `VARIANT/evaluation.json` and `ablation.md`.
+        metrics, lpips_weights: as for `networks.load_networks`.
+
+    Returns:
+        The path of `ablation.md`.
+
+    Raises:
+        InvalidInputError: there is no such ablation, the folder holds one of another budget, or what is needed can't be
+            had.
+    """
+    from ..training.options import TrainingOptions
+    from ..training.trainer import load_loss_networks, make_accelerator, train_stage
+
+    if name not in ABLATIONS:
+        raise InvalidInputError(f"There is no ablation {name!r}; choose one of {', '.join(ABLATIONS)}.")
+    ablation = ABLATIONS[name]
+    networks = load_networks(metrics, lpips_weights)
+    evaluation_options = EvaluationOptions(
+        mask_kinds=ablation.mask_kinds,
+        buckets=ablation.buckets,
+        size=budget.evaluation_size,
+        seed=budget.seed,
+        limit=budget.limit,
+        batch_size=budget.evaluation_batch_size,
+        opencv=False,
+        metrics=tuple(metrics or networks.metrics),
+    )
+    images = DatasetFiles(budget.validation, "validation")
+    _check_same_budget(folder, {"ablation": name, "model": base_name, **dataclasses.asdict(budget)})
+    documents = {}
+    for key, variant in ablation.variants.items():
+        result = folder / key / "evaluation.json"
+        if not result.is_file():
+            options = TrainingOptions(
+                stage=ablation.stage,
+                dataset=budget.dataset,
+                output=str(folder / key),
+                resume=True,
+                vgg_weights=vgg_weights,
+                lpips_weights=lpips_weights,
+                learning_rate_warmup=min(200, budget.steps // 10),
+                **{
+                    field.name: getattr(budget, field.name)
+                    for field in dataclasses.fields(TrainingOptions)
+                    if field.name in _TRAINING_FIELDS
+                },
+                **variant.options,
+            )
+            accelerator = make_accelerator(options)
+            if accelerator.num_processes > 1:
+                raise InvalidInputError("Ablations run in one process: start them with plain python.")
+            changes = {"refiner_channels": budget.refiner_channels} if ablation.stage == "refiner" else {}
+            start = variant_model(base, ablation.stage, variant, changes, budget.seed)
+            trained = train_stage(accelerator, options, load_loss_networks(options), start)
+            networks.to(accelerator.device)
+            evaluation = evaluate(trained.to(accelerator.device), images, evaluation_options, networks)
+            text = to_json(evaluation, str(folder / key), budget.validation, accelerator.device.type)
+            partial = result.with_suffix(".partial")
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(result)
+        documents[key] = json.loads(result.read_text(encoding="utf-8"))
+    report = folder / "ablation.md"
+    report.write_text(ablation_report(name, base_name, budget, documents), encoding="utf-8")
+    return report
+
+
+def _check_same_budget(folder: Path, settings: dict[str, Any]) -> None:
+    """Refuse to mix variants of different budgets in one table; notes the budget in a new folder."""
+    file = folder / "budget.json"
+    settings = json.loads(json.dumps(settings))
+    if file.is_file():
+        before = json.loads(file.read_text(encoding="utf-8"))
+        names = before.keys() | settings.keys()
+        if changed := sorted(name for name in names if before.get(name) != settings.get(name)):
+            raise InvalidInputError(
+                f"{folder} holds an ablation with another budget ({', '.join(changed)}): choose another --out."
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(settings, indent=2), encoding="utf-8")
+
+
+def ablation_report(name: str, base_name: str, budget: Budget, documents: dict[str, dict[str, Any]]) -> str:
+    """The budget in words and the figures of every variant, as Markdown.
+
+    Args:
+        documents: by variant, what `report.to_json` wrote.
+    """
+    ablation = ABLATIONS[name]
+    first = next(iter(documents.values()))
+    metrics = [metric for metric in METRICS if metric in first["settings"]["metrics"]]
+    buckets = first["settings"]["buckets_percent"]
+    width = f", channels {', '.join(map(str, budget.refiner_channels))}" if ablation.stage == "refiner" else ""
+    by_metric, by_bucket = [], []
+    for kind in ablation.mask_kinds:
+        for key, document in documents.items():
+            figures = document["figures"][kind][ablation.method]
+            labels = [ablation.variants[key].title, kind.replace("_", " ")]
+            by_metric.append(
+                [*labels, *(format(figures["mean"][metric], METRIC_FORMATS[metric]) for metric in metrics)]
+            )
+            by_bucket.append([*labels, *(format(figures[bucket].get("psnr_hole", 0), ".2f") for bucket in buckets)])
+    parts = [
+        f"# {ablation.question}",
+        f"The stage {ablation.stage} trained anew for each variant{width}: {budget.steps} steps of {budget.batch_size} "
+        f"crops of {budget.crop_size} pixels, learning rate {budget.learning_rate:g}, seed {budget.seed}, the same "
+        f"photographs, crops and masks; all before it is that of {base_name}. Figures of the {ablation.method} result "
+        f"on {first['number_of_images']} photographs at {budget.evaluation_size} pixels, means over the buckets "
+        f"{', '.join(buckets)} %.",
+        markdown_table(["variant", "masks", *(METRIC_TITLES[metric] for metric in metrics)], by_metric),
+    ]
+    if len(buckets) > 1 and "psnr_hole" in metrics:
+        parts += [
+            "PSNR in the hole (dB) by bucket:",
+            markdown_table(["variant", "masks", *(f"{bucket} %" for bucket in buckets)], by_bucket),
+        ]
+    return "\n\n".join(parts) + "\n"
