@@ -1,4 +1,4 @@
-"""VGG-19 features for the perceptual and style losses, Eq. (13) and (15): relu1_1, relu2_1, relu3_1, relu4_1, relu5_1.
+"""VGG-19 features for the losses that need any, such as Eq. (13) and (15): relu1_1, relu2_1, relu3_1, relu4_1, relu5_1.
 
 The weights are not part of this project: they come from a safetensors file or from torchvision's own download.
 """

@@ -16,6 +16,9 @@ from .errors import InvalidInputError
 # RGB in [0, 1] (B, 3, H, W) to five feature maps (B, C_i, H_i, W_i).
 FeatureFunction = Callable[[torch.Tensor], list[torch.Tensor]]
 
+# A feature vector that is shorter than this, of mean activations of 1, is taken as none.
+_UNIT_EPS = 1e-3
+
 # Two images in [0, 1] (B, 3, H, W) to the distance of each pair (B,).
 ImageDistance = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -116,9 +119,28 @@ def tv_loss(composite: torch.Tensor) -> torch.Tensor:
     ).abs().mean()
 
 
+def unit_feature_loss(features: FeatureFunction, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Mean squared distance of unit feature vectors, mean over the maps: LPIPS (Zhang et al. 2018) with equal weights.
+
+    An addition to the paper. Unlike Eq. (13) it does not see how strong a feature is, only which ones there are: so it
+    asks for texture without asking for contrast.
+
+    Args:
+        output, target: (B, 3, H, W).
+    """
+    distances = [
+        (F.normalize(of_output.float(), dim=1, eps=_UNIT_EPS) - F.normalize(of_target.float(), dim=1, eps=_UNIT_EPS))
+        .square()
+        .sum(dim=1)
+        .mean()
+        for of_output, of_target in zip(features(output), features(target), strict=True)
+    ]
+    return torch.stack(distances).mean()
+
+
 @dataclass(frozen=True)
 class LossWeights:
-    """The weight of each term of Eq. (17), and of LPIPS, which the paper does not have."""
+    """The weight of each term of Eq. (17), and of two that the paper does not have: LPIPS and unit features."""
 
     hole: float = 1.0
     valid: float = 1.0
@@ -126,18 +148,21 @@ class LossWeights:
     style: float = 1.0
     tv: float = 1.0
     lpips: float = 0.0
+    unit_features: float = 0.0
 
     @property
     def needs_features(self) -> bool:
-        """Whether Eq. (13) or (15) takes part, and with it a feature network."""
-        return self.perceptual > 0 or self.style > 0
+        """Whether a term of VGG-19's features takes part."""
+        return self.perceptual > 0 or self.style > 0 or self.unit_features > 0
 
 
 LOSS_PRESETS: dict[str, LossWeights] = {
     "paper": LossWeights(),
     "pconv": LossWeights(hole=6, valid=1, perceptual=0.05, style=120, tv=0.1),  # usual in this family of methods
     "l1": LossWeights(hole=6, valid=1, perceptual=0, style=0, tv=0),  # trains fastest at first
-    "lpips": LossWeights(hole=6, valid=1, perceptual=0, style=0, tv=0, lpips=2),  # sharper, at the cost of l1
+    # Sharper, at the cost of l1. LPIPS as a measure flatters what was trained with it.
+    "lpips": LossWeights(hole=6, valid=1, perceptual=0, style=0, tv=0, lpips=2),
+    "unit_features": LossWeights(hole=6, valid=1, perceptual=0, style=0, tv=0, unit_features=3),
 }
 
 
@@ -165,15 +190,19 @@ def refiner_loss(
     pasted = composite(output, target, known)
     terms = {"hole": hole_loss(output, target, known), "valid": valid_loss(output, target, known)}
     if weights.needs_features:
-        # One pass of the network for both terms, each image's maps kept.
-        of_output, of_composite, of_target = features(output), features(pasted), features(target)
-        cached = {id(output): of_output, id(pasted): of_composite, id(target): of_target}
+        # One pass of the network for all terms, each image's maps kept.
+        cached: dict[int, list[torch.Tensor]] = {}
 
         def maps(image: torch.Tensor) -> list[torch.Tensor]:
+            if id(image) not in cached:
+                cached[id(image)] = features(image)
             return cached[id(image)]
 
-        terms["perceptual"] = perceptual_loss(maps, output, pasted, target)
-        terms["style"] = style_loss(maps, output, pasted, target)
+        if weights.perceptual > 0 or weights.style > 0:
+            terms["perceptual"] = perceptual_loss(maps, output, pasted, target)
+            terms["style"] = style_loss(maps, output, pasted, target)
+        if weights.unit_features > 0:
+            terms["unit_features"] = unit_feature_loss(maps, pasted, target)
     if weights.tv > 0:
         terms["tv"] = tv_loss(pasted)
     if weights.lpips > 0:

@@ -113,6 +113,20 @@ def test_style_loss_equation_15():
     assert losses.style_loss(features, OUTPUT, pasted, TARGET).item() == pytest.approx(expected, rel=1e-4)
 
 
+def test_unit_feature_loss_is_lpips_with_equal_weights():
+    expected = []
+    for output, target in zip(features(OUTPUT), features(TARGET), strict=True):
+        units = [map_.numpy() / np.linalg.norm(map_.numpy(), axis=1, keepdims=True) for map_ in (output, target)]
+        expected.append(((units[0] - units[1]) ** 2).sum(axis=1).mean())
+    assert losses.unit_feature_loss(features, OUTPUT, TARGET).item() == pytest.approx(np.mean(expected), rel=1e-4)
+
+
+def test_unit_feature_loss_of_dark_vectors_has_a_finite_gradient():
+    output = torch.zeros(1, 3, 16, 16, requires_grad=True)
+    losses.unit_feature_loss(features, output, torch.zeros(1, 3, 16, 16)).backward()
+    assert torch.isfinite(output.grad).all()
+
+
 def test_gram_matrices_are_float32_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert losses.gram_matrix(OUTPUT.bfloat16()).dtype == torch.float32
@@ -139,6 +153,7 @@ def test_total_loss_equation_17_is_the_weighted_sum(preset):
             + weights.style * losses.style_loss(features, OUTPUT, pasted, TARGET)
             + weights.tv * losses.tv_loss(pasted)
         )
+    expected = expected + weights.unit_features * losses.unit_feature_loss(features, pasted, TARGET)
     expected = expected + weights.lpips * distance(pasted, TARGET).mean()
     assert total.item() == pytest.approx(expected.item(), rel=1e-6)
     assert ("style" in terms) == (preset in ("paper", "pconv"))

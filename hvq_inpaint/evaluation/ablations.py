@@ -18,7 +18,7 @@ import torch
 from ..blending import harmonic_extension
 from ..errors import InvalidInputError
 from ..inpainter import HVQInpainter
-from ..losses import composite
+from ..losses import LOSS_PRESETS, composite
 from .evaluate import evaluate
 from .networks import load_networks
 from .options import METRICS, Bucket, EvaluationOptions
@@ -98,7 +98,7 @@ ABLATIONS: dict[str, Ablation] = {
     "loss": Ablation(
         question="Weights of Eq. (17)",
         stage="refiner",
-        variants={name: Variant(name, options={"loss": name}) for name in ("l1", "paper", "pconv", "lpips")},
+        variants={name: Variant(name, options={"loss": name}) for name in LOSS_PRESETS},
         method="refined",
     ),
     "credibility": Ablation(

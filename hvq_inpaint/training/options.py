@@ -243,7 +243,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--loss",
         choices=tuple(LOSS_PRESETS),
         default=defaults["loss"],
-        help="refiner: weights of Eq. (17); lpips is an addition to the paper",
+        help="refiner: weights of Eq. (17); lpips and unit_features are additions to the paper",
     )
     stages.add_argument(
         "--vgg-weights",

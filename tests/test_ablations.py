@@ -1,0 +1,147 @@
+"""Ablations: all variants start alike, differ in what they are called after, and are measured alike."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_model
+
+from hvq_inpaint import HVQInpainter, InvalidInputError
+from hvq_inpaint.blending import harmonic_extension
+from hvq_inpaint.evaluation import ablations
+from hvq_inpaint.evaluation.ablations import (
+    ABLATIONS,
+    Budget,
+    HarmonicInpainter,
+    MeanColourInpainter,
+    run_ablation,
+    variant_model,
+)
+from hvq_inpaint.evaluation.options import PIXEL_METRICS
+from hvq_inpaint.losses import LOSS_PRESETS
+
+NARROW = {"refiner_channels": (8, 8, 16)}
+
+
+@pytest.fixture(scope="module")
+def base() -> HVQInpainter:
+    return make_model()
+
+
+@pytest.fixture
+def budget(image_folder: Path) -> Budget:
+    return Budget(
+        dataset=str(image_folder),
+        validation=str(image_folder),
+        steps=2,
+        batch_size=2,
+        crop_size=32,
+        mask_size=32,
+        mixed_precision="no",
+        refiner_channels=(8, 8, 16),
+        workers=0,
+        limit=2,
+        evaluation_size=32,
+    )
+
+
+@pytest.mark.parametrize("name", list(ABLATIONS))
+def test_variants_share_all_that_comes_before_the_stage_and_its_start(base, name):
+    ablation = ABLATIONS[name]
+    changes = NARROW if ablation.stage == "refiner" else {}
+    models = [variant_model(base, ablation.stage, variant, changes, seed=3) for variant in ablation.variants.values()]
+    before = {"refiner": ("vqvae", "encoder_b1", "credibility_map"), "encoder": ("vqvae", "credibility_map")}
+    for part in before[ablation.stage]:
+        for model in models:
+            expected = getattr(base, part).state_dict()
+            assert all(torch.equal(tensor, expected[key]) for key, tensor in getattr(model, part).state_dict().items())
+    trained = {"refiner": "refiner", "encoder": "encoder_b1"}[ablation.stage]
+    again = variant_model(base, ablation.stage, next(iter(ablation.variants.values())), changes, seed=3)
+    first = getattr(models[0], trained).state_dict()
+    assert all(torch.equal(tensor, first[key]) for key, tensor in getattr(again, trained).state_dict().items())
+
+
+def test_variants_without_another_network_start_from_the_same_weights(base):
+    for name, changes in (("input", NARROW), ("loss", NARROW), ("credibility", {})):
+        ablation = ABLATIONS[name]
+        states = [
+            variant_model(base, ablation.stage, variant, changes, seed=0).state_dict()
+            for variant in ablation.variants.values()
+        ]
+        for state in states[1:]:
+            assert all(torch.equal(tensor, states[0][key]) for key, tensor in state.items())
+
+
+def test_single_dilation_rates_have_the_same_width(base):
+    sizes = {
+        sum(parameter.numel() for parameter in variant_model(base, "refiner", variant, {}, 0).parameters())
+        for variant in ABLATIONS["dilation"].variants.values()
+    }
+    assert len(sizes) == 1
+
+
+def test_loss_variants_are_presets():
+    for variant in ABLATIONS["loss"].variants.values():
+        assert variant.options["loss"] in LOSS_PRESETS
+
+
+def test_what_the_refiner_gets_without_a_vq_stage():
+    torch.manual_seed(0)
+    damaged, coarse = torch.rand(2, 3, 16, 24), torch.rand(2, 3, 16, 24)
+    known = (torch.rand(2, 1, 16, 24) > 0.4).float()
+    damaged = damaged * known
+    config = make_model().config
+    mean = MeanColourInpainter(config).coarse_composite(coarse, damaged, known)
+    for number in range(2):
+        is_known = known[number, 0].numpy() > 0
+        pixels = damaged[number].permute(1, 2, 0).numpy()
+        expected = np.where(is_known[..., None], pixels, pixels[is_known].mean(axis=0))
+        assert np.allclose(mean[number].permute(1, 2, 0).numpy(), expected, atol=1e-6)
+    harmonic = HarmonicInpainter(config).coarse_composite(coarse, damaged, known)
+    assert torch.equal(harmonic, harmonic_extension(damaged, known))
+    assert torch.equal(harmonic[known.expand_as(harmonic) > 0], damaged[known.expand_as(damaged) > 0])
+
+
+def test_an_ablation_trains_and_measures_every_variant_once(base, budget, tmp_path, monkeypatch, capsys):
+    trained = []
+    monkeypatch.setattr(ablations, "evaluate", lambda *a, real=ablations.evaluate: trained.append(a[0]) or real(*a))
+    report = run_ablation("input", base, "tiny", budget, tmp_path / "out", metrics=PIXEL_METRICS)
+    assert [type(model) for model in trained] == [MeanColourInpainter, HarmonicInpainter, HVQInpainter, HVQInpainter]
+    assert [model.config.poisson_composite for model in trained] == [True, True, False, True]
+    assert all(model.config.refiner_channels == (8, 8, 16) for model in trained)
+    text = report.read_text()
+    for key, variant in ABLATIONS["input"].variants.items():
+        figures = json.loads((tmp_path / "out" / key / "evaluation.json").read_text())["figures"]
+        for kind in ("random_walk", "brush", "box"):
+            row = next(line for line in text.splitlines() if variant.title in line and kind.replace("_", " ") in line)
+            assert f"{figures[kind]['refined']['mean']['psnr_hole']:.2f}" in row
+    assert "2 steps of 2 crops of 32 pixels" in text and "by bucket" in text
+
+    trained.clear()
+    (tmp_path / "out" / "pasted" / "evaluation.json").unlink()
+    assert run_ablation("input", base, "tiny", budget, tmp_path / "out", metrics=PIXEL_METRICS).read_text() == text
+    assert len(trained) == 1  # measured again, not trained again
+    with pytest.raises(InvalidInputError, match=r"another budget \(steps\)"):
+        run_ablation("input", base, "tiny", replace(budget, steps=3), tmp_path / "out", metrics=PIXEL_METRICS)
+
+
+def test_the_encoder_is_varied_by_its_options(base, budget, tmp_path, monkeypatch):
+    run_ablation("credibility", base, "tiny", budget, tmp_path, metrics=("psnr_hole",))
+    weights = {}
+    for key in ABLATIONS["credibility"].variants:
+        options = json.loads((tmp_path / key / "encoder" / "options.json").read_text())
+        weights[key] = (options["low_credibility_weight"], options["credibility_quantile"])
+    assert weights == {"off": (0, 1), "maximum": (8, 1), "0.99": (8, 0.99), "0.9": (8, 0.9)}
+    text = (tmp_path / "ablation.md").read_text()
+    assert "Figures of the coarse result" in text and "channels" not in text
+
+
+def test_what_can_not_be_ablated_is_refused(base, budget, tmp_path):
+    with pytest.raises(InvalidInputError, match="no ablation 'depth'; choose one of dilation"):
+        run_ablation("depth", base, "tiny", budget, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
