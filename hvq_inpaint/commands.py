@@ -100,7 +100,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     masks = arguments.masks
     kinds = arguments.mask_kind or (["files"] if masks else ["random_walk", "brush", "box"])
 
-    from accelerate import PartialState
+    from accelerate import Accelerator
 
     from .evaluation.baselines import load_opencv
     from .evaluation.evaluate import measure_records, settings_of, summarise
@@ -127,27 +127,34 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if options.opencv:
         load_opencv()
     images = DatasetFiles(arguments.dataset, arguments.split)
-    state = PartialState()
-    model = load_model(arguments.model, str(state.device) if state.num_processes > 1 else arguments.device)
+    accelerator = Accelerator()
+    model = load_model(arguments.model, str(accelerator.device) if accelerator.num_processes > 1 else arguments.device)
     method_names(model, options)
     device = next(model.parameters()).device
-    with state.main_process_first():  # which downloads, if anything has to be
+    with accelerator.main_process_first():  # which downloads, if anything has to be
         networks = load_networks(arguments.metrics, arguments.lpips_weights, device)
     options = replace(options, metrics=tuple(arguments.metrics or networks.metrics))
-    if state.is_main_process:
+    if accelerator.is_main_process:
         for metric, reason in networks.left_out.items():
             print(f"note: {METRIC_TITLES[metric]} is left out: {reason}", file=sys.stderr)
     settings = settings_of(model, images, options, arguments.dataset, device.type, arguments.export)
     folder = arguments.out / "records"
-    if arguments.overwrite and state.is_main_process and folder.exists():
+    if arguments.overwrite and accelerator.is_main_process and folder.exists():
         shutil.rmtree(folder)
-    state.wait_for_everyone()
+    accelerator.wait_for_everyone()
     records = RecordFolder(folder, settings)
     measure_records(
-        model, images, options, records, networks, arguments.export, state.process_index, state.num_processes
+        model,
+        images,
+        options,
+        records,
+        networks,
+        arguments.export,
+        accelerator.process_index,
+        accelerator.num_processes,
     )
-    state.wait_for_everyone()
-    if not state.is_main_process:
+    accelerator.wait_for_everyone()
+    if not accelerator.is_main_process:
         return
     evaluation = summarise(model, records, len(images), options, networks)
     names = (arguments.model, str(arguments.dataset), device.type)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,7 +21,10 @@ from hvq_inpaint import HVQInpainter, commands
 from hvq_inpaint.__main__ import main, make_parser
 from hvq_inpaint.commands import all_or_nothing, find_device
 from hvq_inpaint.errors import InvalidInputError
+from hvq_inpaint.evaluation import evaluate as evaluate_module
 from hvq_inpaint.masks import random_walk_mask
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -253,6 +257,69 @@ def test_evaluate_writes_its_files_and_says_the_same_twice(workplace, model_fold
     assert "OpenCV Telea" in printed
 
 
+def test_evaluate_in_two_processes_gives_the_same_figures(workplace, model_folder, image_folder):
+    arguments = [*evaluate_arguments(model_folder, image_folder), "--limit", "5", "--batch-size", "2"]
+    assert main([*arguments, "--out", "alone"]) == 0
+    # 'accelerate launch --cpu' would start one process without a word.
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "hvq_inpaint"]
+    environment = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "2", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, *launch, *arguments, "--out", "together"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("wrote ") == 3  # by one of them only
+    assert contents(Path("together")) == contents(Path("alone"))
+
+
+def test_evaluate_goes_on_where_it_was_broken_off(workplace, model_folder, image_folder, monkeypatch):
+    arguments = [*evaluate_arguments(model_folder, image_folder), "--limit", "3", "--batch-size", "1"]
+    assert main([*arguments, "--out", "whole"]) == 0
+    measured, real = [], evaluate_module._measure_batch
+
+    def breaks_off(model, images, indices, *rest):
+        measured.append(indices)
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        return real(model, images, indices, *rest)
+
+    monkeypatch.setattr(evaluate_module, "_measure_batch", breaks_off)
+    with pytest.raises(KeyboardInterrupt):
+        main([*arguments, "--out", "broken"])
+    assert sorted(path.name for path in Path("broken").iterdir()) == ["records"]
+    assert main([*arguments, "--out", "broken", "--seed", "1"]) == 1  # other settings
+    assert main([*arguments, "--out", "broken"]) == 0
+    assert measured == [[0], [2], [2], [5]]
+    assert contents(Path("broken")) == contents(Path("whole"))
+
+
+def test_evaluate_exports_what_another_method_needs(workplace, model_folder, image_folder):
+    arguments = evaluate_arguments(model_folder, image_folder)
+    assert main([*arguments, "--out", "first", "--export", "pictures"]) == 0
+    Path("pictures/refined").rename("pictures/other")
+    assert main([*arguments, "--out", "second", "--outputs", "pictures/other"]) == 0
+    figures = json.loads(Path("second/evaluation.json").read_text())["figures"]["box"]
+    assert figures["other"] == figures["refined"]
+
+
+def test_evaluate_tells_which_metrics_it_leaves_out(workplace, model_folder, image_folder, monkeypatch, capfd):
+    def fails(self, *_):
+        raise InvalidInputError("It can't be downloaded.")
+
+    monkeypatch.setattr("hvq_inpaint.metrics.LPIPS.__init__", fails)
+    monkeypatch.setattr("hvq_inpaint.metrics.InceptionFeatures.__init__", fails)
+    arguments = evaluate_arguments(model_folder, image_folder)
+    assert main(arguments[: arguments.index("--metrics")]) == 0
+    assert "note: LPIPS is left out: It can't be downloaded." in capfd.readouterr().err
+    document = json.loads(Path("evaluation/evaluation.json").read_text())
+    assert document["settings"]["metrics"] == ["psnr", "psnr_hole", "ssim", "l1", "l1_hole"]
+    assert set(document["left_out"]) == {"lpips", "fd", "fid"}
+
+
 def test_evaluate_refuses_to_overwrite(workplace, model_folder, image_folder, refused):
     Path("evaluation").mkdir()
     Path("evaluation/evaluation.md").write_text("mine")
@@ -348,7 +415,7 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"hvq-inpaint {hvq_inpaint.__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["inpaint", "evaluate", "masks"])
+@pytest.mark.parametrize("command", ["inpaint", "evaluate", "ablate", "masks"])
 def test_help_names_every_default(command, capsys):
     with pytest.raises(SystemExit) as exit_status:
         main([command, "--help"])
