@@ -22,6 +22,7 @@ from hvq_inpaint.data import InpaintingDataset
 from hvq_inpaint.metrics import LPIPS
 from hvq_inpaint.training import trainer
 from hvq_inpaint.training.options import parse_options
+from hvq_inpaint.training.stages import EncoderStage
 from hvq_inpaint.training.validation import validate
 
 ROOT = Path(__file__).parent.parent
@@ -341,3 +342,45 @@ def test_the_command_reports_an_error_in_one_line(tmp_path):
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith("error: There is no dataset at")
     assert not (tmp_path / "run").exists()
+
+
+def test_fine_tuning_goes_on_with_the_encoder_of_init(trained, tmp_path):
+    init = trained[1] / "encoder" / "model"
+    starts = {}
+    for name, more in (("anew", []), ("fine-tuned", ["--fine-tune"])):
+        common = ["--stage", "encoder", "--steps", "1", "--learning-rate", "1e-9", "--init", str(init)]
+        trainer.run(parse_options(arguments(trained[0], tmp_path / name, *common, *more)))
+        starts[name] = load_file(tmp_path / name / "encoder" / "model" / "model.safetensors")
+    before = load_file(init / "model.safetensors")
+    encoder = [name for name in before if name.startswith("encoder_b1")]
+    assert all(torch.allclose(starts["fine-tuned"][name], before[name], atol=1e-6) for name in encoder)
+    assert not all(torch.allclose(starts["anew"][name], before[name], atol=1e-6) for name in encoder)
+    with pytest.raises(InvalidInputError, match="--fine-tune needs"):
+        parse_options(arguments(trained[0], tmp_path, "--stage", "encoder", "--fine-tune"))
+
+
+def test_the_coarse_picture_trains_the_encoder_alone(trained, tmp_path):
+    init = trained[1] / "encoder" / "model"
+    more = ["--stage", "encoder", "--steps", "12", "--init", str(init), "--coarse-weight", "5"]
+    trainer.run(parse_options(arguments(trained[0], tmp_path, *more)))
+    rows = [json.loads(line) for line in (tmp_path / "encoder" / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        assert row["loss"] == pytest.approx(
+            row["loss/mid"] + row["loss/credibility"] + 5 * row["loss/coarse"], rel=1e-5
+        )
+    before, after = (
+        load_file(init / "model.safetensors"),
+        load_file(tmp_path / "encoder" / "model" / "model.safetensors"),
+    )
+    assert {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])} == {"encoder_b1"}
+
+
+def test_the_coarse_picture_of_training_is_that_of_inference(model):
+    options = parse_options(["--stage", "encoder", "--dataset", "x", "--output", "x", "--coarse-weight", "1"])[0]
+    stage = EncoderStage(model, options).train()
+    image, known = torch.rand(2, 3, 32, 32), (torch.rand(2, 1, 32, 32) > 0.3).float()
+    mid, latents = model.encoder_b1(image * known, known)
+    coarse = stage._coarse(mid, latents)
+    coarse.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.encoder_b1.parameters() if parameter.requires_grad)
+    assert torch.allclose(coarse.clamp(0, 1), model.eval()(image, known).coarse, atol=1e-5)

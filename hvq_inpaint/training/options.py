@@ -25,6 +25,7 @@ class TrainingOptions:
     output: str
     preset: str = "paper"
     init: str | None = None
+    fine_tune: bool = False
     split: str = "train"
     streaming: bool = False
     validation: str | None = None
@@ -85,6 +86,8 @@ class TrainingOptions:
             raise InvalidInputError(
                 f"--crop-size must be at least {_MIN_LPIPS_CROP} for --loss {self.loss}, not {self.crop_size}."
             )
+        if self.fine_tune and not self.init:
+            raise InvalidInputError("--fine-tune needs the model to go on from, with --init.")
         if not 0 < self.credibility_quantile <= 1:
             raise InvalidInputError(f"--credibility-quantile must lie in (0, 1], not {self.credibility_quantile}.")
         if self.coarse_weight < 0:
@@ -140,6 +143,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     what.add_argument("--preset", choices=tuple(PRESETS), default=defaults["preset"], help="sizes of the networks")
     what.add_argument("--init", metavar="MODEL", help="let the (first) stage start from this saved model or Hub id")
+    what.add_argument(
+        "--fine-tune",
+        action="store_true",
+        help="encoder: go on with the EncoderB1 of --init, which otherwise starts anew from EncoderA1",
+    )
 
     data = parser.add_argument_group("data")
     data.add_argument("--split", default=defaults["split"], help="split of a dataset on the Hub")

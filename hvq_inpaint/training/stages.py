@@ -115,7 +115,8 @@ class EncoderStage(TrainingStage):
     name = "encoder"
 
     def start(self, images: torch.Tensor) -> None:
-        self.model.encoder_b1.start_from(self.model.vqvae.encoder_a1, images)
+        if not self.options.fine_tune:
+            self.model.encoder_b1.start_from(self.model.vqvae.encoder_a1, images)
 
     def forward(self, image: torch.Tensor, known: torch.Tensor) -> tuple[torch.Tensor, Logs]:
         model, options = self.model, self.options
