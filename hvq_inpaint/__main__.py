@@ -187,12 +187,12 @@ def _add_ablate(subparsers: argparse._SubParsersAction) -> None:
         "ablate",
         help=text,
         description=f"{text.capitalize()}. dilation: Table 6 of the paper; input: what the VQ stage earns; skips, "
-        "loss, credibility, feedback: what the name says. Writes OUT/ABLATION/ablation.md; given "
+        "loss, credibility, coarse, feedback: what the name says. Writes OUT/ABLATION/ablation.md; given "
         "again, variants that are done are not done again.",
     )
     parser.set_defaults(run=commands.ablate)
     parser.add_argument(
-        "ablation", metavar="ABLATION", help="one of dilation, input, skips, loss, credibility, feedback"
+        "ablation", metavar="ABLATION", help="one of dilation, input, skips, loss, credibility, coarse, feedback"
     )
     parser.add_argument(
         "--model",

@@ -167,8 +167,8 @@ class HVQInpainter(
         global_codes: torch.Tensor,
     ) -> InpaintOutput:
         """From the global codes to the composite."""
-        local_quantized, local_codes = self.vqvae.local_quantizer.quantize(self.vqvae.encoder_a2(global_quantized, mid))
-        coarse = self.vqvae.decoder_a(global_quantized, local_quantized).float().clamp(0, 1)
+        local_quantized, local_codes, coarse = self.vqvae.decode(global_quantized, mid)
+        coarse = coarse.float().clamp(0, 1)
         refined = self.refiner(self.coarse_composite(coarse, damaged, known), known).float()
         return InpaintOutput(
             mid=mid,

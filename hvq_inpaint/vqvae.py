@@ -144,6 +144,18 @@ class HierarchicalVQVAE(nn.Module):
             reconstruction=self.decoder_a(global_quantized, local_quantized),
         )
 
+    def decode(
+        self, global_quantized: torch.Tensor, mid: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Q1 (B, 64, H/8, W/8) and an F_mid (B, 128, H/4, W/4), clean or damaged, to pixels. Updates no codebook.
+
+        Returns:
+            `local_quantized` Q2 (B, 64, H/4, W/4), `local_codes` (B, H/4, W/4) int64, and the image (B, 3, H, W), not
+            clamped.
+        """
+        local_quantized, local_codes = self.local_quantizer.quantize(self.encoder_a2(global_quantized, mid))
+        return local_quantized, local_codes, self.decoder_a(global_quantized, local_quantized)
+
     def forward_continuous(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The same path without quantisation, for the warm-up: `reconstruction`, `global_latents`, `local_latents`."""
         mid, global_latents = self.encoder_a1(image)

@@ -117,6 +117,14 @@ def test_rows_of_the_model_equal_its_own_pictures(model, files):
             "coarse": output.coarse,
             "blended": poisson_composite(output.coarse, image, known),
             "refined": output.refined,
+            "true_global": model._decode(
+                image,
+                known,
+                output.mid,
+                output.global_latents,
+                model.vqvae(image).global_quantized,
+                output.global_codes,
+            ).coarse,
             "oracle": model.reconstruct(image),
         }
     for method, picture in pictures.items():
@@ -132,7 +140,7 @@ def test_rows_of_the_model_equal_its_own_pictures(model, files):
 def test_a_model_that_pastes_has_no_blended_row(files):
     options = replace(OPTIONS, mask_kinds=("box",), buckets=((0.1, 0.2),))
     pasting = evaluate(make_model(poisson_composite=False), files[:1], options)
-    assert list(pasting.figures["box"]) == ["damaged", *OPENCV_METHODS, "coarse", "refined", "oracle"]
+    assert list(pasting.figures["box"]) == ["damaged", *OPENCV_METHODS, "coarse", "refined", "true_global", "oracle"]
 
 
 def test_codebook_usage_is_that_of_the_intact_crops(model, files, evaluation):
@@ -518,7 +526,7 @@ def test_json_holds_every_figure_and_setting(evaluation):
     assert {"torch", "numpy", "pillow", "opencv", "hvq_inpaint"} <= set(document["versions"])
     assert document["figures"] == evaluation.figures
     assert document["codebooks"] == evaluation.codebooks
-    rows = ["damaged", "telea", "navier_stokes", "coarse", "blended", "refined", "oracle"]
+    rows = ["damaged", "telea", "navier_stokes", "coarse", "blended", "refined", "true_global", "oracle"]
     assert list(document["figures"]["box"]) == rows
     assert document["settings"]["metrics"] == list(PIXEL_METRICS)
     assert document["credibility"] == evaluation.credibility

@@ -112,6 +112,15 @@ ABLATIONS: dict[str, Ablation] = {
         },
         method="coarse",
     ),
+    "coarse": Ablation(
+        question="Stage 2 with a loss of the VQ stage's picture beside those of the latents",
+        stage="encoder",
+        variants={
+            "off": Variant("latents only, Eq. (6) and (10) (the paper's)", options={"coarse_weight": 0.0}),
+            "on": Variant("and the coarse picture, weight 4", options={"coarse_weight": 4.0}),
+        },
+        method="coarse",
+    ),
     "feedback": Ablation(
         question="The transformer's output fed back into F_mid2",
         stage="encoder",

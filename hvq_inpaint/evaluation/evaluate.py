@@ -204,7 +204,7 @@ def _measure_batch(
     pixels = [evaluation_crop(images[index], options.size) for index in indices]
     image = torch.cat([to_tensor(crop) for crop in pixels]).to(device)
     clean = model.vqvae(image)
-    target, oracle = round_to_uint8(image), clean.reconstruction.float().clamp(0, 1)
+    target = round_to_uint8(image)
     set_metrics = [metric for metric in SET_METRICS if metric in options.metrics]
     record: Record = {
         "global_codes": clean.global_codes.flatten().to("cpu", torch.int32).numpy(),
@@ -215,7 +215,7 @@ def _measure_batch(
         holes = [masks.mask(kind, bucket, index) for index in indices]
         missing = torch.from_numpy(np.stack(holes))[:, None].float().to(device)
         batch = Batch(indices, pixels, holes, kind, bucket, image, missing)
-        outputs = run_methods(model, batch, oracle, options)
+        outputs = run_methods(model, batch, clean, options)
         composites = {method: round_to_uint8(output) for method, output in outputs.composites.items()}
         record[f"{number}/shares"] = missing.mean(dim=(1, 2, 3)).double().cpu().numpy()
         for method, output in composites.items():

@@ -36,7 +36,7 @@ def picture_grid(model: HVQInpainter, images: Sequence[Path], options: Evaluatio
         image, missing = to_tensor(pixels).to(device), torch.from_numpy(mask)[None, None].float().to(device)
         with evaluating(model):
             batch = Batch([index], [pixels], [mask], kind, bucket, image, missing)
-            outputs = run_methods(model, batch, model.reconstruct(image), options)
+            outputs = run_methods(model, batch, model.vqvae(image), options)
         pictures = [Image.fromarray(to_pixels(outputs.composites[method][0])) for method in shown]
         truth = Image.fromarray(pixels)
         credibility = credibility_picture(outputs.credibility[0, 0].cpu().numpy(), photograph=truth)

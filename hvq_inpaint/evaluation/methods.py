@@ -11,6 +11,7 @@ import torch
 from ..errors import InvalidInputError
 from ..images import open_image, to_tensor
 from ..inpainter import HVQInpainter
+from ..vqvae import VQVAEOutput
 from .baselines import OPENCV_METHODS, inpaint_opencv
 from .options import Bucket, EvaluationOptions, bucket_name
 
@@ -21,6 +22,7 @@ METHOD_TITLES = {
     "coarse": "coarse",
     "blended": "coarse, blended",
     "refined": "refined",
+    "true_global": "coarse, true global codes",
     "oracle": "oracle",
 }
 
@@ -58,7 +60,7 @@ def method_names(model: HVQInpainter, options: EvaluationOptions) -> tuple[str, 
             raise InvalidInputError(f"A row called {name} exists already; give that folder of --outputs another name.")
     blended = ("blended",) if model.config.poisson_composite else ()
     classical = OPENCV_METHODS if options.opencv else ()
-    return ("damaged", *classical, *others, "coarse", *blended, "refined", "oracle")
+    return ("damaged", *classical, *others, "coarse", *blended, "refined", "true_global", "oracle")
 
 
 def method_title(method: str) -> str:
@@ -71,11 +73,11 @@ def picture_path(folder: str | Path, kind: str, bucket: Bucket, index: int) -> P
     return Path(folder, kind, bucket_name(bucket), f"{index:05d}.png")
 
 
-def run_methods(model: HVQInpainter, batch: Batch, oracle: torch.Tensor, options: EvaluationOptions) -> MethodOutputs:
+def run_methods(model: HVQInpainter, batch: Batch, clean: VQVAEOutput, options: EvaluationOptions) -> MethodOutputs:
     """The composite of every method of `method_names`, in that order.
 
     Args:
-        oracle: the true codes of the batch through the decoder (B, 3, S, S).
+        clean: what the VQ-VAE makes of the intact batch.
     """
     image, known, is_missing = batch.image, 1 - batch.missing, batch.missing > 0.5
     output = model(image, known)
@@ -94,7 +96,9 @@ def run_methods(model: HVQInpainter, batch: Batch, oracle: torch.Tensor, options
     if model.config.poisson_composite:
         composites["blended"] = model.coarse_composite(output.coarse, damaged, known)
     composites["refined"] = output.composite
-    composites["oracle"] = torch.where(is_missing, oracle, image)
+    _, _, true_global = model.vqvae.decode(clean.global_quantized, output.mid)
+    composites["true_global"] = torch.where(is_missing, true_global.float().clamp(0, 1), image)
+    composites["oracle"] = torch.where(is_missing, clean.reconstruction.float().clamp(0, 1), image)
     return MethodOutputs(composites, output.credibility)
 
 

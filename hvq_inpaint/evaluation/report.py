@@ -85,8 +85,9 @@ def to_markdown(evaluation: Evaluation, model: str, dataset: str, device: str) -
         "PSNR and L1 in the hole count the missing pixels only. L1 is on pixels in [0, 1]. "
         f"An exact fill counts as {PSNR_LIMIT:g} dB. "
         "Coarse: the VQ stage alone; coarse, blended (if the model does that): the same by Poisson blending, which is "
-        "what the refiner gets; refined: the whole network; oracle: the true codes through the decoder, the ceiling of "
-        "coarse.",
+        "what the refiner gets; refined: the whole network; coarse, true global codes: what coarse were if EncoderB1 "
+        "knew all global codes (the local ones follow from them and from the damaged image's F_mid); oracle: all true "
+        "codes through the decoder, the ceiling of coarse.",
         *_network_notes(evaluation),
         f"Codebooks on the intact images: {codebooks}.",
         "## Mean over the buckets",

@@ -139,18 +139,12 @@ class EncoderStage(TrainingStage):
         }
         loss = of_mid + of_latents
         if options.coarse_weight:
-            coarse = self._coarse(damaged_mid, damaged_latents)
+            global_quantized, _ = model.vqvae.global_quantizer.quantize(damaged_latents)
+            _, _, coarse = model.vqvae.decode(global_quantized, damaged_mid)
             of_pixels, _ = refiner_loss(coarse, image, known, LOSS_PRESETS["l1"])
             logs["loss/coarse"] = of_pixels.detach()
             loss = loss + options.coarse_weight * of_pixels
         return loss, logs
-
-    def _coarse(self, mid: torch.Tensor, global_latents: torch.Tensor) -> torch.Tensor:
-        """F_mid2 and E1F2 to the VQ stage's result (B, 3, H, W), not clamped."""
-        vqvae = self.model.vqvae
-        global_quantized, _ = vqvae.global_quantizer.quantize(global_latents)
-        local_quantized, _ = vqvae.local_quantizer.quantize(vqvae.encoder_a2(global_quantized, mid))
-        return vqvae.decoder_a(global_quantized, local_quantized)
 
 
 class RefinerStage(TrainingStage):
