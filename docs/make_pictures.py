@@ -59,13 +59,13 @@ def stages_of(model: HVQInpainter, example: Example) -> dict[str, Image.Image]:
     return {**shown, "original": original}
 
 
-def make_sheet(model: HVQInpainter, examples: dict[str, Example], columns: dict[str, str], name: str) -> None:
-    """Write docs/`name`: a row for each example, `columns` as title by stage."""
+def make_sheet(model: HVQInpainter, examples: dict[str, Example], columns: dict[str, str], path: Path) -> None:
+    """Write a sheet: a row for each example, `columns` as title by stage."""
     rows = {}
     for title, example in examples.items():
         pictures = stages_of(model, example)
         rows[title] = [pictures[stage] for stage in columns]
-    labelled_grid(rows, list(columns.values())).save(ROOT / "docs" / name, quality=90)
+    labelled_grid(rows, list(columns.values())).save(path, quality=90)
 
 
 def main() -> None:
@@ -79,9 +79,9 @@ def main() -> None:
         "composite": "result",
         "original": "original",
     }
-    make_sheet(model, RESULTS, titles, "result.jpg")
+    make_sheet(model, RESULTS, titles, ROOT / "docs" / "result.jpg")
     short = {name: titles[name] for name in ("damaged", "coarse", "composite", "original")}
-    make_sheet(model, FAILURES, short, "failures.jpg")
+    make_sheet(model, FAILURES, short, ROOT / "hub" / "model" / "failures.jpg")
 
 
 if __name__ == "__main__":

@@ -18,15 +18,17 @@ from pathlib import Path
 from huggingface_hub import ModelCard
 
 from hvq_inpaint import HVQConfig, HVQInpainter, InvalidInputError
-from hvq_inpaint.evaluation.report import METHOD_TITLES
+from hvq_inpaint.evaluation.methods import method_title
+from hvq_inpaint.evaluation.report import METRIC_FORMATS
 from hvq_inpaint.inpainter import save_state
 
 HERE = Path(__file__).parent
 MODEL_CARD_NOTES = HERE / "model_card_notes.md"
+MODEL_CARD_LIMITS = HERE / "model_card_limits.md"
 
 
-def hole_psnr_table(document: dict) -> str:
-    """PSNR in the hole by bucket, for each mask kind: the figures by which the model is compared with OpenCV."""
+def bucket_table(document: dict, metric: str) -> str:
+    """A metric by bucket, for each mask kind and method."""
     buckets = [*document["settings"]["buckets_percent"], "mean"]
     lines = [
         f"| masks | method | {' | '.join(name if name == 'mean' else f'{name} %' for name in buckets)} |",
@@ -34,8 +36,8 @@ def hole_psnr_table(document: dict) -> str:
     ]
     for kind, methods in document["figures"].items():
         for method, figures in methods.items():
-            cells = " | ".join(f"{figures[bucket]['psnr_hole']:.2f}" for bucket in buckets)
-            lines.append(f"| {kind.replace('_', ' ')} | {METHOD_TITLES[method]} | {cells} |")
+            cells = " | ".join(format(figures[bucket][metric], METRIC_FORMATS[metric]) for bucket in buckets)
+            lines.append(f"| {kind.replace('_', ' ')} | {method_title(method)} | {cells} |")
     return "\n".join(lines)
 
 
@@ -56,15 +58,18 @@ def results_text(document: dict) -> str:
         if lost
         else "Every bucket is won against both of OpenCV's methods."
     )
+    lpips = ""
+    if "lpips" in settings.get("metrics", []):
+        lpips = f"LPIPS (0.1, AlexNet), whole image, on the same composites:\n\n{bucket_table(document, 'lpips')}\n\n"
     return (
         "PSNR in the hole in dB, mean of per-image values on composites rounded to 8 bits: "
         f"{document['number_of_images']} held-out photographs, central {settings['size']} x {settings['size']} pixels, "
         f"one mask for each photograph and bucket (seed {settings['seed']}), "
         f"OpenCV's methods with radius {settings['opencv_radius']} (OpenCV {versions['opencv']}). "
         "Coarse is the VQ stage alone; coarse, blended the same by Poisson blending, which is what the refiner gets; "
-        "refined is the whole network; "
-        "the oracle is the intact photograph's own codes through the decoder."
-        f"\n\n{hole_psnr_table(document)}\n\n"
+        "refined is the whole network; coarse, true global codes is what coarse were if EncoderB1 knew all global "
+        "codes; the oracle is the intact photograph's own codes through the decoder."
+        f"\n\n{bucket_table(document, 'psnr_hole')}\n\n{lpips}"
         f"{verdict} Codebooks on the intact photographs: {codebooks}. "
         "All metrics are in [evaluation.json](evaluation.json)."
     )
@@ -85,6 +90,7 @@ def bundle(source: Path, evaluation: Path | None, commands: Path | None, target:
         "decoder, which gets the VQ stage's result blended into the known pixels (Poisson image editing, Pérez et al. "
         "2003). "
         "The preset `paper` has none of the three additions: no feedback, no skip connections, and it pastes.",
+        "limits": MODEL_CARD_LIMITS.read_text(encoding="utf-8").strip(),
         "training": MODEL_CARD_NOTES.read_text(encoding="utf-8").strip(),
     }
     if commands:
