@@ -45,3 +45,10 @@ def test_commands_in_documents_are_taken(document, line):
 def test_there_are_commands():
     assert {"README.md", "recipes.md"} <= {document for document, _ in COMMANDS}
     assert len(COMMANDS) > 12
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_links_to_files_lead_somewhere(document):
+    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", document.read_text())
+    missing = [link for link in links if not (document.parent / link).exists()]
+    assert not missing
