@@ -1,4 +1,4 @@
-"""The command line: `python -m hvq_inpaint inpaint | evaluate | masks`."""
+"""The command line: `python -m hvq_inpaint inpaint | evaluate | ablate | masks`."""
 
 from __future__ import annotations
 
@@ -181,6 +181,10 @@ def _add_evaluate(subparsers: argparse._SubParsersAction) -> None:
     _add_device(parser)
 
 
+# Those of evaluation.ablations, which is slow to import.
+_ABLATIONS = ("dilation", "input", "skips", "loss", "credibility", "coarse", "feedback")
+
+
 def _add_ablate(subparsers: argparse._SubParsersAction) -> None:
     text = "train variants of one stage alike, and measure them alike"
     parser = subparsers.add_parser(
@@ -191,9 +195,7 @@ def _add_ablate(subparsers: argparse._SubParsersAction) -> None:
         "again, variants that are done are not done again.",
     )
     parser.set_defaults(run=commands.ablate)
-    parser.add_argument(
-        "ablation", metavar="ABLATION", help="one of dilation, input, skips, loss, credibility, coarse, feedback"
-    )
+    parser.add_argument("ablation", metavar="ABLATION", help=f"one of {', '.join(_ABLATIONS)}")
     parser.add_argument(
         "--model",
         metavar="MODEL",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -96,22 +95,28 @@ def evaluate(arguments: argparse.Namespace) -> None:
     """Measure a model on a dataset; with `accelerate launch` in several processes, which give the same figures."""
     outputs = [arguments.out / name for name in ("evaluation.json", "evaluation.md", "grid.png")]
     buckets = tuple(_bucket(text) for text in arguments.buckets)
-    _check_targets(outputs, arguments.overwrite)
-    masks = arguments.masks
+    folder = arguments.out / "records"
+    masks, export = arguments.masks, arguments.export
     kinds = arguments.mask_kind or (["files"] if masks else ["random_walk", "brush", "box"])
 
     from accelerate import Accelerator
 
     from .evaluation.baselines import load_opencv
-    from .evaluation.evaluate import measure_records, settings_of, summarise
+    from .evaluation.evaluate import batches_of, measure_records, settings_of, summarise
     from .evaluation.grid import picture_grid
     from .evaluation.methods import method_names
     from .evaluation.networks import load_networks
-    from .evaluation.options import PIXEL_METRICS, EvaluationOptions
-    from .evaluation.records import RecordFolder
+    from .evaluation.options import PIXEL_METRICS, SET_METRICS, EvaluationOptions
+    from .evaluation.records import SETTINGS_FILE, RecordFolder, check_own_folder, discard_records
     from .evaluation.report import METRIC_TITLES, summary, to_json, to_markdown
     from .evaluation.samples import DatasetFiles
 
+    # Records are of a run that replaces these files, if there were any, by its own --overwrite.
+    unfinished = (folder / SETTINGS_FILE).is_file()
+    _check_targets(outputs, arguments.overwrite or unfinished)
+    check_own_folder(folder)
+    if export is not None and not (arguments.overwrite or unfinished) and export.exists() and any(export.iterdir()):
+        raise InvalidInputError(f"{export} is not empty; choose another folder, or --overwrite to write into it.")
     options = EvaluationOptions(
         mask_kinds=tuple(kinds),
         mask_folder=str(masks) if masks else None,
@@ -128,41 +133,46 @@ def evaluate(arguments: argparse.Namespace) -> None:
         load_opencv()
     images = DatasetFiles(arguments.dataset, arguments.split)
     accelerator = Accelerator()
-    model = load_model(arguments.model, str(accelerator.device) if accelerator.num_processes > 1 else arguments.device)
+    several = accelerator.num_processes > 1
+    if several and arguments.device != "auto":
+        raise InvalidInputError("Several processes have a device each: leave --device out.")
+    model = load_model(arguments.model, str(accelerator.device) if several else arguments.device)
     method_names(model, options)
     device = next(model.parameters()).device
     with accelerator.main_process_first():  # which downloads, if anything has to be
         networks = load_networks(arguments.metrics, arguments.lpips_weights, device)
-    options = replace(options, metrics=tuple(arguments.metrics or networks.metrics))
+    if arguments.metrics is None:
+        few = sum(map(len, batches_of(len(images), options))) < 2
+        if few:
+            networks.left_out.update(dict.fromkeys(SET_METRICS, "It needs at least 2 images."))
+        had = [metric for metric in networks.metrics if not (few and metric in SET_METRICS)]
+        options = replace(options, metrics=tuple(had))
     if accelerator.is_main_process:
         for metric, reason in networks.left_out.items():
             print(f"note: {METRIC_TITLES[metric]} is left out: {reason}", file=sys.stderr)
-    settings = settings_of(model, images, options, arguments.dataset, device.type, arguments.export)
-    folder = arguments.out / "records"
-    if arguments.overwrite and accelerator.is_main_process and folder.exists():
-        shutil.rmtree(folder)
+    named = {
+        "split": arguments.split,
+        "lpips_weights": arguments.lpips_weights,
+        "export": str(export) if export else None,
+    }
+    settings = settings_of(model, images, options, networks, dataset=arguments.dataset, device=device.type, **named)
+    if arguments.overwrite and accelerator.is_main_process:
+        discard_records(folder)
     accelerator.wait_for_everyone()
     records = RecordFolder(folder, settings)
     measure_records(
-        model,
-        images,
-        options,
-        records,
-        networks,
-        arguments.export,
-        accelerator.process_index,
-        accelerator.num_processes,
+        model, images, options, records, networks, export, accelerator.process_index, accelerator.num_processes
     )
     accelerator.wait_for_everyone()
     if not accelerator.is_main_process:
         return
     evaluation = summarise(model, records, len(images), options, networks)
-    names = (arguments.model, str(arguments.dataset), device.type)
+    names = (arguments.model, arguments.dataset, device.type)
     with all_or_nothing() as partial:
-        for path, text in zip(outputs[:2], (to_json(evaluation, *names), to_markdown(evaluation, *names)), strict=True):
-            partial(path).write_text(text, encoding="utf-8")
+        partial(outputs[0]).write_text(to_json(evaluation, *names, **named), encoding="utf-8")
+        partial(outputs[1]).write_text(to_markdown(evaluation, *names), encoding="utf-8")
         picture_grid(model, images, options).save(partial(outputs[2]), format="PNG")
-    shutil.rmtree(folder)
+    discard_records(folder)
     print(f"Means over the buckets, {evaluation.number_of_images} images:\n\n{summary(evaluation)}\n")
     for path in outputs:
         print(f"wrote {path}")

@@ -49,29 +49,29 @@ def load_images(source: str, split: str = "train", streaming: bool = False) -> A
     import datasets  # imported here: who only fills holes need not have it
 
     path = Path(source)
-    if path.is_file() and path.suffix == ".parquet":
-        dataset = datasets.load_dataset("parquet", data_files=[str(path)], split="train", streaming=streaming)
-    elif path.is_dir():
-        shards = sorted(str(shard) for shard in path.rglob("*.parquet"))
-        if shards:
+    shards = sorted(map(str, path.rglob("*.parquet"))) if path.is_dir() else [source] * (path.suffix == ".parquet")
+    if path.exists() and not path.is_dir() and not shards:
+        raise InvalidInputError(f"{source} is neither a folder nor a Parquet file.")
+    if not path.exists() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
+        raise InvalidInputError(f"There is no dataset at {source}.")
+    files = list_images(path) if path.is_dir() and not shards else []
+    try:
+        if not path.exists():
+            dataset = datasets.load_dataset(source, split=split, streaming=streaming)
+        elif shards:
             dataset = datasets.load_dataset("parquet", data_files=shards, split="train", streaming=streaming)
         else:
-            files = [str(file) for file in list_images(path)]
-            dataset = datasets.Dataset.from_dict({"image": files}).cast_column("image", datasets.Image())
+            names = {"image": list(map(str, files))}
+            dataset = datasets.Dataset.from_dict(names).cast_column("image", datasets.Image())
             if streaming:
                 dataset = dataset.to_iterable_dataset(num_shards=min(64, len(files)))
-    elif path.exists():
-        raise InvalidInputError(f"{source} is neither a folder nor a Parquet file.")
-    elif source.startswith((".", "/", "~")) or source.count("/") > 1:
-        raise InvalidInputError(f"There is no dataset at {source}.")
-    else:
-        try:
-            dataset = datasets.load_dataset(source, split=split, streaming=streaming)
-        except (FileNotFoundError, ConnectionError) as error:  # DatasetNotFoundError is a FileNotFoundError
-            raise InvalidInputError(
-                f"There is no dataset at {source}: neither such a folder here "
-                f"nor, as far as can be reached, such an id on the Hub ({type(error).__name__})."
-            ) from None
+    except (FileNotFoundError, ConnectionError) as error:  # DatasetNotFoundError is a FileNotFoundError
+        raise InvalidInputError(
+            f"There is no dataset at {source}: neither such a folder here "
+            f"nor, as far as can be reached, such an id on the Hub ({type(error).__name__})."
+        ) from None
+    except (ValueError, datasets.exceptions.DatasetsError) as error:  # a torn file, or a split that is not there
+        raise InvalidInputError(f"The dataset {source} can't be read: {str(error).splitlines()[0]}") from None
     columns = dataset.column_names
     if columns is not None and "image" not in columns:
         raise InvalidInputError(f"The dataset {source} has no column 'image', only {', '.join(columns)}.")

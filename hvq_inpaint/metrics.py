@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -82,8 +83,6 @@ class LPIPS(nn.Module):
         InvalidInputError: the download failed, or a tensor is missing or of another shape.
     """
 
-    num_features = 256  # of `features`
-
     def __init__(self, trunk: Mapping[str, torch.Tensor] | None = None) -> None:
         super().__init__()
         try:
@@ -129,14 +128,17 @@ class LPIPS(nn.Module):
         return self.network.net(self.network.scaling_layer(image * 2 - 1)).relu5.mean(dim=(2, 3))
 
 
+def load_lpips(path: str | None) -> LPIPS:
+    """LPIPS with the AlexNet of a safetensors file, or with torchvision's where no file is given."""
+    return LPIPS.from_safetensors(path) if path else LPIPS()
+
+
 class InceptionFeatures(nn.Module):
     """The features of FID (Heusel et al. 2017): torch-fidelity's Inception, which downloads its weights itself.
 
     Raises:
         InvalidInputError: torch-fidelity is not installed, or the download failed.
     """
-
-    num_features = INCEPTION_DIM
 
     def __init__(self) -> None:
         super().__init__()
@@ -152,25 +154,27 @@ class InceptionFeatures(nn.Module):
         return self.network((image * 255).round().byte())
 
 
-class FrechetDistance(nn.Module):
+class FrechetDistance:
     """The Fréchet distance between the Gaussians of two sets of features, by torchmetrics.
 
     Called FID only with the features of Inception. It is biased upwards on few images: give their number beside it.
+
+    Args:
+        true: features (N, D) of the true images, N at least 2.
     """
 
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
+    def __init__(self, true: np.ndarray) -> None:
         given = nn.Identity()
-        given.num_features = num_features  # what torchmetrics asks a feature network for
+        given.num_features = true.shape[1]  # what torchmetrics asks a feature network for
         self.metric = FrechetInceptionDistance(feature=given, reset_real_features=False)
+        self.metric.update(torch.from_numpy(true), real=True)
 
-    def update(self, features: torch.Tensor, real: bool) -> None:
-        """Add features (B, D) of true (`real`) or of filled images."""
-        self.metric.update(features, real=real)
-
-    def compute(self) -> float:
-        """The distance; at least two images of each set are needed."""
-        return max(0.0, float(self.metric.compute()))  # rounding leaves some -1e-6 between equal sets
+    def __call__(self, features: np.ndarray) -> float:
+        """The distance of the true images from others, whose features are (M, D), M at least 2."""
+        self.metric.update(torch.from_numpy(features), real=False)
+        distance = float(self.metric.compute())
+        self.metric.reset()  # of these features; the true ones stay
+        return max(0.0, distance)  # rounding leaves some -1e-6 between equal sets
 
 
 def _mean(error: torch.Tensor, missing: torch.Tensor | None) -> torch.Tensor:

@@ -12,6 +12,7 @@ import torch
 from conftest import make_model
 
 from hvq_inpaint import HVQInpainter, InvalidInputError
+from hvq_inpaint.__main__ import _ABLATIONS
 from hvq_inpaint.blending import harmonic_extension
 from hvq_inpaint.evaluation import ablations
 from hvq_inpaint.evaluation.ablations import (
@@ -19,6 +20,7 @@ from hvq_inpaint.evaluation.ablations import (
     Budget,
     HarmonicInpainter,
     MeanColourInpainter,
+    ablation_report,
     run_ablation,
     variant_model,
 )
@@ -55,12 +57,11 @@ def test_variants_share_all_that_comes_before_the_stage_and_its_start(base, name
     ablation = ABLATIONS[name]
     changes = NARROW if ablation.stage == "refiner" else {}
     models = [variant_model(base, ablation.stage, variant, changes, seed=3) for variant in ablation.variants.values()]
-    before = {"refiner": ("vqvae", "encoder_b1", "credibility_map"), "encoder": ("vqvae", "credibility_map")}
-    for part in before[ablation.stage]:
+    trained = {"refiner": "refiner", "encoder": "encoder_b1"}[ablation.stage]
+    for part in {"vqvae", "encoder_b1", "credibility_map", "refiner"} - {trained}:
         for model in models:
             expected = getattr(base, part).state_dict()
             assert all(torch.equal(tensor, expected[key]) for key, tensor in getattr(model, part).state_dict().items())
-    trained = {"refiner": "refiner", "encoder": "encoder_b1"}[ablation.stage]
     again = variant_model(base, ablation.stage, next(iter(ablation.variants.values())), changes, seed=3)
     first = getattr(models[0], trained).state_dict()
     assert all(torch.equal(tensor, first[key]) for key, tensor in getattr(again, trained).state_dict().items())
@@ -102,6 +103,8 @@ def test_what_the_refiner_gets_without_a_vq_stage():
         pixels = damaged[number].permute(1, 2, 0).numpy()
         expected = np.where(is_known[..., None], pixels, pixels[is_known].mean(axis=0))
         assert np.allclose(mean[number].permute(1, 2, 0).numpy(), expected, atol=1e-6)
+    nothing = MeanColourInpainter(config).coarse_composite(coarse, torch.zeros_like(damaged), torch.zeros_like(known))
+    assert torch.equal(nothing, torch.zeros_like(damaged))
     harmonic = HarmonicInpainter(config).coarse_composite(coarse, damaged, known)
     assert torch.equal(harmonic, harmonic_extension(damaged, known))
     assert torch.equal(harmonic[known.expand_as(harmonic) > 0], damaged[known.expand_as(damaged) > 0])
@@ -123,11 +126,18 @@ def test_an_ablation_trains_and_measures_every_variant_once(base, budget, tmp_pa
     assert "2 steps of 2 crops of 32 pixels" in text and "by bucket" in text
 
     trained.clear()
+    logged = (tmp_path / "out" / "pasted" / "refiner" / "metrics.jsonl").read_bytes()
     (tmp_path / "out" / "pasted" / "evaluation.json").unlink()
     assert run_ablation("input", base, "tiny", budget, tmp_path / "out", metrics=PIXEL_METRICS).read_text() == text
-    assert len(trained) == 1  # measured again, not trained again
-    with pytest.raises(InvalidInputError, match=r"another budget \(steps\)"):
-        run_ablation("input", base, "tiny", replace(budget, steps=3), tmp_path / "out", metrics=PIXEL_METRICS)
+    assert len(trained) == 1  # measured again,
+    assert (tmp_path / "out" / "pasted" / "refiner" / "metrics.jsonl").read_bytes() == logged  # not trained again
+    for other, model, metrics in (
+        (replace(budget, steps=3), base, PIXEL_METRICS),
+        (budget, base, ("psnr_hole",)),
+        (budget, make_model(1), PIXEL_METRICS),
+    ):
+        with pytest.raises(InvalidInputError, match=r"with other settings \((steps|metrics|model)\): choose another"):
+            run_ablation("input", model, "tiny", other, tmp_path / "out", metrics=metrics)
 
 
 def test_the_encoder_is_varied_by_its_options(base, budget, tmp_path, monkeypatch):
@@ -144,4 +154,22 @@ def test_the_encoder_is_varied_by_its_options(base, budget, tmp_path, monkeypatc
 def test_what_can_not_be_ablated_is_refused(base, budget, tmp_path):
     with pytest.raises(InvalidInputError, match="no ablation 'depth'; choose one of dilation"):
         run_ablation("depth", base, "tiny", budget, tmp_path / "out")
+    for changed in ({"dataset": "./nowhere"}, {"validation": "./nowhere"}, {"steps": 0}, {"crop_size": 12}):
+        with pytest.raises(InvalidInputError):
+            run_ablation("input", base, "tiny", replace(budget, **changed), tmp_path / "out", metrics=("psnr",))
+    with pytest.raises(InvalidInputError, match="at least 40 for --loss lpips"):  # before any other is trained
+        run_ablation("loss", base, "tiny", budget, tmp_path / "out", metrics=("psnr",))
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_names_every_ablation_and_the_report_quotes_the_paper():
+    assert set(_ABLATIONS) == set(ABLATIONS)
+    document = {
+        "number_of_images": 1,
+        "settings": {"metrics": ["psnr"], "buckets_percent": ["30-40"]},
+        "figures": {"random_walk": {"refined": {"30-40": {"psnr": 20.0}, "mean": {"psnr": 20.0}}}},
+    }
+    text = ablation_report(
+        "dilation", "a model", Budget("a", "b"), dict.fromkeys(ABLATIONS["dilation"].variants, document)
+    )
+    assert "Table 6" in text and "111.81" in text

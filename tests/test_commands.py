@@ -281,19 +281,20 @@ def test_evaluate_goes_on_where_it_was_broken_off(workplace, model_folder, image
     assert main([*arguments, "--out", "whole"]) == 0
     measured, real = [], evaluate_module._measure_batch
 
-    def breaks_off(model, images, indices, *rest):
-        measured.append(indices)
-        if len(measured) == 2:
+    def breaks_off(model, batch, *rest):
+        measured.extend(batch.indices)
+        if len(measured) == 6:  # under the second of four masks
             raise KeyboardInterrupt
-        return real(model, images, indices, *rest)
+        return real(model, batch, *rest)
 
     monkeypatch.setattr(evaluate_module, "_measure_batch", breaks_off)
     with pytest.raises(KeyboardInterrupt):
         main([*arguments, "--out", "broken"])
     assert sorted(path.name for path in Path("broken").iterdir()) == ["records"]
+    Path("broken/evaluation.md").write_text("of an older evaluation, which --overwrite was to replace")
     assert main([*arguments, "--out", "broken", "--seed", "1"]) == 1  # other settings
     assert main([*arguments, "--out", "broken"]) == 0
-    assert measured == [[0], [2], [2], [5]]
+    assert measured == [0] * 4 + [2] * 2 + [2] * 4 + [5] * 4
     assert contents(Path("broken")) == contents(Path("whole"))
 
 
@@ -345,14 +346,17 @@ def test_evaluate_refuses_to_overwrite(workplace, model_folder, image_folder, re
         (["--out", "photo.png"], "is a file"),
         (["--metrics", "beauty"], "no metric beauty"),
         (["--metrics", "lpips", "--lpips-weights", "nowhere"], "no file nowhere"),
-        (["--mask-kind", "files"], "no mask kind files"),
+        (["--mask-kind", "files"], "needs a folder of masks, with --masks"),
+        (["--export", "empty", "--out", "photo.png"], "is a file"),
+        (["--dataset", "torn.parquet"], "torn.parquet can't be read"),
         (["--masks", "empty"], "The masks of empty are not used"),
-        (["--outputs", "somewhere"], "There is no file somewhere/random_walk/10-20/00000.png"),
+        (["--outputs", "somewhere"], "There is no picture somewhere/random_walk/10-20/00000.png"),
     ],
 )
 def test_what_evaluate_refuses(workplace, model_folder, image_folder, refused, more, words):
     Path("empty").mkdir()
     Path("broken").mkdir()
+    Path("torn.parquet").write_bytes(b"PAR1 torn")
     Path("broken/torn.png").write_bytes(Path("photo.png").read_bytes()[:500])
     assert words in refused(*evaluate_arguments(model_folder, image_folder), *more)
 

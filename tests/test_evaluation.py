@@ -36,11 +36,11 @@ from hvq_inpaint.evaluation.methods import picture_path
 from hvq_inpaint.evaluation.networks import MetricNetworks, load_networks
 from hvq_inpaint.evaluation.options import PIXEL_METRICS, EvaluationOptions, bucket_name
 from hvq_inpaint.evaluation.paper import QUOTED_TABLES
-from hvq_inpaint.evaluation.records import RecordFolder
+from hvq_inpaint.evaluation.records import RecordFolder, discard_records
 from hvq_inpaint.evaluation.report import summary, to_json, to_markdown
 from hvq_inpaint.evaluation.samples import DatasetFiles, Masks, evaluation_crop, evaluation_mask
 from hvq_inpaint.masks import MASK_KINDS, RATIO_BUCKETS, random_walk_mask
-from hvq_inpaint.metrics import LPIPS, FrechetDistance
+from hvq_inpaint.metrics import LPIPS, FrechetDistance, InceptionFeatures
 
 OPTIONS = EvaluationOptions(mask_kinds=("random_walk", "box"), buckets=((0.1, 0.2), (0.5, 0.6)), size=32, batch_size=2)
 
@@ -184,9 +184,18 @@ def test_batch_size_changes_no_mask_and_next_to_no_figure(model, files, evaluati
                 assert single.figures[kind][method][bucket] == pytest.approx(figures, abs=1e-2)
 
 
-def test_limit_keeps_the_masks_of_the_images_that_remain(files):
+def test_limit_keeps_the_masks_of_the_images_that_remain(model, files, tmp_path):
+    options = replace(OPTIONS, mask_kinds=("box",), buckets=((0.5, 0.6),), limit=2)
+    assert evaluate(model, files, options).number_of_images == 2
+    measure_records(model, files, options, {}, export=tmp_path)
+    for index in (0, 1):  # spread over three: the first and the second
+        mask = np.asarray(Image.open(picture_path(tmp_path / "mask", "box", (0.5, 0.6), index)))
+        assert np.array_equal(mask, evaluation_mask("box", 32, (0.5, 0.6), 0, index))
+    measure_records(model, [*files, *files], options, {}, export=tmp_path / "six")
+    assert sorted(path.name for path in (tmp_path / "six").rglob("mask/**/*.png")) == ["00000.png", "00003.png"]
+    mask = np.asarray(Image.open(picture_path(tmp_path / "six" / "mask", "box", (0.5, 0.6), 3)))
+    assert np.array_equal(mask, evaluation_mask("box", 32, (0.5, 0.6), 0, 3))
     assert spread(10, 10) == spread(10, 99) == list(range(10))
-    assert spread(10, 2) == [0, 5]
 
 
 def test_model_is_left_as_it_came(files):
@@ -269,10 +278,30 @@ def test_lpips_and_frechet_distance_of_a_row_equal_their_metric(model, files, ne
     figures = result.figures["brush"]["telea"]["20-30"]
     assert set(figures) == {"lpips", "fd"}
     assert figures["lpips"] == pytest.approx(float(networks.lpips(output, truth).mean()), rel=1e-4)
-    distance = FrechetDistance(256)
-    distance.update(networks.lpips.features(truth), real=True)
-    distance.update(networks.lpips.features(output), real=False)
-    assert figures["fd"] == pytest.approx(distance.compute(), rel=1e-4)
+    true, filled = (networks.lpips.features(image).numpy() for image in (truth, output))
+    assert figures["fd"] == pytest.approx(FrechetDistance(true)(filled), rel=1e-4)
+
+
+def test_fid_is_made_of_inceptions_features_of_8_bit_pixels(model, files, monkeypatch):
+    class Stub(torch.nn.Module):
+        """In Inception's place: takes bytes, gives 2048 features."""
+
+        def forward(self, image):
+            assert image.dtype == torch.uint8
+            return torch.nn.functional.adaptive_avg_pool2d(image.float(), 4).flatten(1).repeat(1, 43)[:, :2048]
+
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "1.0")  # torch-fidelity need not be installed
+    inception = InceptionFeatures.__new__(InceptionFeatures)
+    torch.nn.Module.__init__(inception)
+    inception.network = Stub()
+    options = replace(OPTIONS, mask_kinds=("box",), buckets=((0.5, 0.6),), metrics=("fid",))
+    figures = evaluate(model, files, options, MetricNetworks(inception=inception)).figures["box"]
+    truth = np.stack([evaluation_crop(path, 32) for path in files])
+    masks = np.stack([evaluation_mask("box", 32, (0.5, 0.6), 0, index) for index in range(3)])
+    features = [
+        Stub()(torch.from_numpy(pixels).permute(0, 3, 1, 2)).numpy() for pixels in (truth, truth * ~masks[..., None])
+    ]
+    assert figures["damaged"]["50-60"]["fid"] == pytest.approx(FrechetDistance(features[0])(features[1]), rel=1e-4)
 
 
 def test_a_frechet_distance_of_one_image_is_refused(model, files, networks):
@@ -328,14 +357,21 @@ def test_credibility_that_knows_the_error_has_correlation_minus_one_and_a_consta
     assert math.isnan(credibility_correlation(torch.ones_like(error), output, target, missing)[0])
 
 
-def test_the_mean_correlation_is_that_of_the_images_that_have_one(model, files, evaluation):
+def test_images_without_a_correlation_are_left_out_of_its_mean(model, files, evaluation):
     by_name = evaluation.credibility["box"]["refined"]
     assert by_name["mean"] == pytest.approx((by_name["10-20"] + by_name["50-60"]) / 2)
-    alone = [evaluate(model, [path], replace(OPTIONS, seed=9)).credibility["box"]["coarse"]["50-60"] for path in files]
-    assert all(-1 <= value <= 1 for value in alone if not math.isnan(value))
+    records: dict[str, dict] = {}
+    measure_records(model, files, OPTIONS, records)
+    values = np.concatenate([records[f"00000{batch}-002"]["coarse/credibility"] for batch in (0, 1)])
+    records["000000-002"]["coarse/credibility"][1] = math.nan
+    credibility = summarise(model, records, 3, OPTIONS).credibility
+    assert credibility["box"]["coarse"]["10-20"] == pytest.approx((values[0] + values[2]) / 2)
 
 
 # ---------------------------------------------------------------- broken off, shared out
+
+
+NAMED = {"dataset": "photographs", "split": "test", "device": "cpu", "export": None}
 
 
 class Stops(list):
@@ -349,12 +385,12 @@ class Stops(list):
 
 def test_a_broken_off_evaluation_goes_on_where_it_stood(model, files, evaluation, tmp_path):
     def folder() -> RecordFolder:
-        return RecordFolder(tmp_path / "records", settings_of(model, files, OPTIONS, "photographs", "cpu", None))
+        return RecordFolder(tmp_path / "records", settings_of(model, files, OPTIONS, MetricNetworks(), **NAMED))
 
     with pytest.raises(KeyboardInterrupt):
         measure_records(model, Stops(files), OPTIONS, folder())
-    assert list(folder()) == [0]
-    (tmp_path / "records" / "000001.partial").write_bytes(b"half a record")
+    assert list(folder()) == [*(f"000000-00{setting}" for setting in range(4)), "000000-images"]
+    (tmp_path / "records" / "000001-000.partial").write_bytes(b"half a record")
 
     read: list[int] = []
 
@@ -366,42 +402,59 @@ def test_a_broken_off_evaluation_goes_on_where_it_stood(model, files, evaluation
     measure_records(model, Counted(files), OPTIONS, folder())
     assert read == [2]
     assert summarise(model, folder(), len(files), OPTIONS) == evaluation
+    discard_records(tmp_path / "records")
+    assert not (tmp_path / "records").exists()
 
 
-@pytest.mark.parametrize(
-    "changed", ["another seed", "another model", "another dataset", "another device", "with pictures"]
-)
+@pytest.mark.parametrize("changed", ["seed", "model", "config", "network", "dataset", "split", "device", "export"])
 def test_records_of_other_settings_are_not_continued(model, files, tmp_path, changed):
-    before = settings_of(model, files, OPTIONS, "photographs", "cpu", None)
-    RecordFolder(tmp_path, before)[0] = {"array": np.zeros(1)}
-    assert list(RecordFolder(tmp_path, before)) == [0]
-    options = replace(OPTIONS, seed=1) if changed == "another seed" else OPTIONS
+    RecordFolder(tmp_path, settings_of(model, files, OPTIONS, MetricNetworks(), **NAMED))["x"] = {"x": np.zeros(1)}
+    assert list(RecordFolder(tmp_path, settings_of(model, files, OPTIONS, MetricNetworks(), **NAMED))) == ["x"]
+    models = {"model": make_model(seed=1), "config": make_model(poisson_composite=False)}
     now = settings_of(
-        make_model(seed=1) if changed == "another model" else model,
+        models.get(changed, model),
         files,
-        options,
-        "others" if changed == "another dataset" else "photographs",
-        "cuda" if changed == "another device" else "cpu",
-        Path("pictures") if changed == "with pictures" else None,
+        replace(OPTIONS, seed=1) if changed == "seed" else OPTIONS,
+        MetricNetworks(LPIPS(random_alexnet())) if changed == "network" else MetricNetworks(),
+        **{**NAMED, **({changed: "another"} if changed in NAMED else {})},
     )
     with pytest.raises(InvalidInputError, match="other settings"):
         RecordFolder(tmp_path, now)
 
 
+def test_nothing_but_records_is_ever_deleted(tmp_path):
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "mine.txt").write_text("mine")
+    with pytest.raises(InvalidInputError, match=r"holds something else \(mine.txt\)"):
+        RecordFolder(tmp_path / "records", {})
+    with pytest.raises(InvalidInputError, match="something else"):
+        discard_records(tmp_path / "records")
+    assert (tmp_path / "records" / "mine.txt").read_text() == "mine"
+    discard_records(tmp_path / "nowhere")
+
+
 def test_shares_of_several_processes_make_the_same_figures(model, files, evaluation, networks):
     options = replace(OPTIONS, batch_size=1, metrics=("psnr_hole", "lpips", "fd"))
-    together: dict[int, dict] = {}
+    together: dict[str, dict] = {}
     measure_records(model, files, options, together, networks, process=1, processes=2)
-    assert list(together) == [1]
+    assert {name[:6] for name in together} == {"000001"}
     measure_records(model, files, options, together, networks, process=0, processes=2)
     assert summarise(model, together, len(files), options, networks) == evaluate(model, files, options, networks)
+
+
+def test_a_result_that_is_not_finite_is_refused_and_not_left_out_of_the_mean(files):
+    broken = make_model()
+    with torch.no_grad():
+        broken.refiner.output.bias.fill_(math.nan)
+    with pytest.raises(InvalidInputError, match=r"The refined result of one of the images \[0, 1\] is not finite"):
+        evaluate(broken, files, OPTIONS)
 
 
 # ---------------------------------------------------------------- other methods
 
 
 def test_exported_pictures_are_those_of_the_evaluation_and_score_the_same(model, files, tmp_path):
-    records: dict[int, dict] = {}
+    records: dict[str, dict] = {}
     measure_records(model, files, OPTIONS, records, export=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(EXPORTED)
     for kind, bucket in OPTIONS.settings:
@@ -438,7 +491,7 @@ def test_only_the_hole_of_another_method_counts(model, files, tmp_path):
 
 def test_pictures_of_another_method_must_be_there_and_fit(model, files, tmp_path):
     options = replace(OPTIONS, mask_kinds=("box",), buckets=((0.1, 0.2),), outputs=(str(tmp_path / "other"),))
-    with pytest.raises(InvalidInputError, match=r"There is no file .*other/box/10-20/00000.png"):
+    with pytest.raises(InvalidInputError, match=r"There is no picture .*other/box/10-20/00000.png"):
         evaluate(model, files, options)
     path = picture_path(tmp_path / "other", "box", (0.1, 0.2), 0)
     path.parent.mkdir(parents=True)
@@ -488,6 +541,14 @@ def test_mask_files_go_to_the_bucket_of_their_share(tmp_path):
     assert np.array_equal(masks.mask("box", (0.1, 0.2), 3), evaluation_mask("box", 32, (0.1, 0.2), 0, 3))
     with pytest.raises(InvalidInputError, match=r"no mask with 20-30 % of its pixels missing"):
         Masks(replace(options, buckets=((0.1, 0.2), (0.2, 0.3))))
+
+
+def test_whole_percentages_of_the_paper_s_masks_go_to_the_bucket_they_begin(tmp_path):
+    for percent in (10, 20, 30, 40, 50, 60):
+        Image.fromarray(random_walk_mask(256, 256, percent / 100, 0)).save(tmp_path / f"{percent}.png")
+    masks = Masks(EvaluationOptions(mask_kinds=("files",), mask_folder=str(tmp_path)))
+    found = {bucket_name(bucket): sorted(path.stem for path in paths) for bucket, paths in masks.files.items()}
+    assert found == {"10-20": ["10"], "20-30": ["20"], "30-40": ["30"], "40-50": ["40"], "50-60": ["50", "60"]}
 
 
 def test_figures_on_mask_files_equal_those_on_the_masks_drawn(model, files, evaluation, tmp_path):
@@ -541,7 +602,7 @@ def test_markdown_says_what_is_left_out_and_quotes_the_paper(evaluation):
     assert "on other photographs" in quoted
     for figure in ("35.80", "0.737[a]", "68.48[b]", "55.90[b]", "0.828[c]", "0.0729", "111.81"):
         assert figure in quoted
-    assert "Places2" not in quoted
+    assert "Table 2 (Places2) repeats Table 1" in quoted
 
 
 @pytest.mark.parametrize("table", QUOTED_TABLES, ids=lambda table: table.number)
@@ -594,7 +655,7 @@ def test_markdown_has_a_table_for_each_mask_kind(evaluation):
         ({"size": 8}, "at least 16"),
         ({"limit": 0}, "limit"),
         ({"batch_size": 0}, "batch size"),
-        ({"mask_kinds": ("files",)}, "no mask kind files"),
+        ({"mask_kinds": ("files",)}, "needs a folder of masks"),
         ({"metrics": ("beauty",)}, "no metric beauty"),
         ({"metrics": ()}, "no metric given"),
         ({"metrics": ("ssim", "ssim")}, "only once"),

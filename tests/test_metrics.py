@@ -196,24 +196,19 @@ def test_networks_that_can_not_be_downloaded_are_told_in_a_sentence(monkeypatch)
 # ---------------------------------------------------------------- Fréchet distance
 
 
-def test_frechet_distance_equals_scipy_s_matrix_root():
+def test_frechet_distance_equals_scipy_s_matrix_root_for_each_set_anew():
     generator = np.random.default_rng(0)
-    true, fake = generator.normal(size=(200, 12)), generator.normal(0.3, 1.5, size=(150, 12))
-    metric = FrechetDistance(12)
-    for part in np.array_split(true, 3):
-        metric.update(torch.from_numpy(part).float(), real=True)
-    for part in np.array_split(fake, 2):
-        metric.update(torch.from_numpy(part).float(), real=False)
-    means = true.mean(0) - fake.mean(0)
-    covariances = [np.cov(features, rowvar=False) for features in (true, fake)]
-    root = scipy.linalg.sqrtm(covariances[0] @ covariances[1]).real
-    expected = means @ means + np.trace(covariances[0] + covariances[1] - 2 * root)
-    assert metric.compute() == pytest.approx(expected, rel=1e-4)
+    true = generator.normal(size=(200, 12)).astype(np.float32)
+    distance = FrechetDistance(true)
+    for number, scale in ((150, 1.5), (90, 0.8)):
+        fake = generator.normal(0.3, scale, size=(number, 12)).astype(np.float32)
+        means = true.mean(0) - fake.mean(0)
+        covariances = [np.cov(features, rowvar=False) for features in (true, fake)]
+        root = scipy.linalg.sqrtm(covariances[0] @ covariances[1]).real
+        expected = means @ means + np.trace(covariances[0] + covariances[1] - 2 * root)
+        assert distance(fake) == pytest.approx(expected, rel=1e-4)
 
 
 def test_frechet_distance_of_a_set_to_itself_is_zero():
-    features = torch.randn(20, 64, generator=torch.Generator().manual_seed(0))
-    metric = FrechetDistance(64)
-    metric.update(features, real=True)
-    metric.update(features, real=False)
-    assert 0 <= metric.compute() < 1e-3
+    features = torch.randn(20, 64, generator=torch.Generator().manual_seed(0)).numpy()
+    assert 0 <= FrechetDistance(features)(features) < 1e-3

@@ -205,6 +205,7 @@ def test_streaming_trains_too(trained, tmp_path):
         (["--stage", "all", "--steps", "9", "--credibility-quantile", "0"], "--credibility-quantile"),
         (["--stage", "all", "--steps", "9", "--checkpoint-every", "0"], "--checkpoint-every must be at least 1"),
         (["--stage", "all", "--steps", "9", "--ema-decay", "1"], "--ema-decay"),
+        (["--stage", "all", "--steps", "9", "--coarse-weight", "nan"], "--coarse-weight must be at least 0"),
         (["--stage", "refiner", "--steps", "1", "--loss", "lpips"], "--crop-size must be at least 40"),
     ],
 )
@@ -355,8 +356,10 @@ def test_fine_tuning_goes_on_with_the_encoder_of_init(trained, tmp_path):
     encoder = [name for name in before if name.startswith("encoder_b1")]
     assert all(torch.allclose(starts["fine-tuned"][name], before[name], atol=1e-6) for name in encoder)
     assert not all(torch.allclose(starts["anew"][name], before[name], atol=1e-6) for name in encoder)
-    with pytest.raises(InvalidInputError, match="--fine-tune needs"):
+    with pytest.raises(InvalidInputError, match="--init"):
         parse_options(arguments(trained[0], tmp_path, "--stage", "encoder", "--fine-tune"))
+    with pytest.raises(InvalidInputError, match="for --stage encoder"):
+        parse_options(arguments(trained[0], tmp_path, "--stage", "all", "--init", str(init), "--fine-tune"))
 
 
 def test_the_coarse_picture_trains_the_encoder_alone(trained, tmp_path):

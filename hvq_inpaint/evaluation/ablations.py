@@ -16,26 +16,37 @@ from typing import Any
 import torch
 
 from ..blending import harmonic_extension
+from ..data import load_images
 from ..errors import InvalidInputError
 from ..inpainter import HVQInpainter
 from ..losses import LOSS_PRESETS, composite
-from .evaluate import evaluate
+from ..masks import RATIO_BUCKETS
+from .evaluate import digest, evaluate
 from .networks import load_networks
 from .options import METRICS, Bucket, EvaluationOptions
-from .report import METRIC_FORMATS, METRIC_TITLES, markdown_table, to_json
+from .paper import QUOTED_TABLES
+from .records import check_settings, write_settings
+from .report import METRIC_FORMATS, METRIC_TITLES, markdown_table, quoted_markdown, to_json
 from .samples import DatasetFiles
 
 
 class MeanColourInpainter(HVQInpainter):
-    """Without a VQ stage: the refiner gets the mean colour of the known pixels in the hole."""
+    """Without a VQ stage: the refiner gets the mean colour of the known pixels in the hole.
+
+    A saved one must be loaded by this class: its configuration does not say what the refiner gets.
+    """
 
     def coarse_composite(self, coarse: torch.Tensor, damaged: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         total = (damaged * known).sum(dim=(2, 3), keepdim=True)
-        return composite((total / known.sum(dim=(2, 3), keepdim=True)).expand_as(damaged), damaged, known)
+        number = known.sum(dim=(2, 3), keepdim=True).clamp_min(1)  # a crop of a large box may have no known pixel
+        return composite((total / number).expand_as(damaged), damaged, known)
 
 
 class HarmonicInpainter(HVQInpainter):
-    """Without a VQ stage: the refiner gets the solution of Laplace's equation, which is Poisson blending of nothing."""
+    """Without a VQ stage: the refiner gets the solution of Laplace's equation, which is Poisson blending of nothing.
+
+    A saved one must be loaded by this class, likewise.
+    """
 
     def coarse_composite(self, coarse: torch.Tensor, damaged: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         return harmonic_extension(damaged, known).clamp(0, 1)
@@ -60,7 +71,8 @@ class Ablation:
     variants: dict[str, Variant]
     method: str  # the row of an evaluation that answers the question: coarse or refined
     mask_kinds: tuple[str, ...] = ("random_walk", "brush", "box")
-    buckets: tuple[Bucket, ...] = ((0.1, 0.2), (0.2, 0.3), (0.3, 0.4), (0.4, 0.5), (0.5, 0.6))
+    buckets: tuple[Bucket, ...] = RATIO_BUCKETS
+    quoted: str | None = None  # the number of the paper's table that has the same question
 
 
 ABLATIONS: dict[str, Ablation] = {
@@ -74,6 +86,7 @@ ABLATIONS: dict[str, Ablation] = {
         method="refined",
         mask_kinds=("random_walk",),
         buckets=((0.3, 0.4),),
+        quoted="Table 6",
     ),
     "input": Ablation(
         question="What the VQ stage earns: what the refiner gets in the hole",
@@ -135,7 +148,7 @@ ABLATIONS: dict[str, Ablation] = {
 
 
 def variant_model(base: HVQInpainter, stage: str, variant: Variant, changes: dict[str, Any], seed: int) -> HVQInpainter:
-    """The model that a variant starts from: the stage's part drawn anew, all before it that of `base`.
+    """The model that a variant starts from: the stage's part drawn anew, all others those of `base`.
 
     Args:
         changes: to the configuration, for all variants of an ablation alike, such as a narrower refiner.
@@ -144,11 +157,14 @@ def variant_model(base: HVQInpainter, stage: str, variant: Variant, changes: dic
     config = dataclasses.replace(base.config, **{**changes, **variant.config})
     torch.manual_seed(seed)
     model = variant.model(config)
-    kept = {"refiner": ("vqvae", "encoder_b1", "credibility_map"), "encoder": ("vqvae", "credibility_map")}[stage]
+    drawn = {"refiner": "refiner", "encoder": "encoder_b1"}[stage]
+    kept = [part for part in ("vqvae", "encoder_b1", "credibility_map", "refiner") if part != drawn]
     for name in kept:
         getattr(model, name).load_state_dict(getattr(base, name).state_dict())
     return model
 
+
+BUDGET_FILE = "budget.json"
 
 # Of a budget, those that training takes as they are.
 _TRAINING_FIELDS = (
@@ -216,6 +232,7 @@ def run_ablation(
     if name not in ABLATIONS:
         raise InvalidInputError(f"There is no ablation {name!r}; choose one of {', '.join(ABLATIONS)}.")
     ablation = ABLATIONS[name]
+    # All that can be refused is refused before hours of training.
     networks = load_networks(metrics, lpips_weights)
     evaluation_options = EvaluationOptions(
         mask_kinds=ablation.mask_kinds,
@@ -227,35 +244,50 @@ def run_ablation(
         opencv=False,
         metrics=tuple(metrics or networks.metrics),
     )
+    common = {field: getattr(budget, field) for field in _TRAINING_FIELDS}
+    training = {
+        key: TrainingOptions(
+            stage=ablation.stage,
+            preset=f"variant {key} of the ablation {name}",
+            dataset=budget.dataset,
+            output=str(folder / key),
+            resume=True,
+            vgg_weights=vgg_weights,
+            lpips_weights=lpips_weights,
+            learning_rate_warmup=min(200, budget.steps // 10),
+            **{**common, **variant.options},
+        )
+        for key, variant in ablation.variants.items()
+    }
+    loss_networks = {key: load_loss_networks(options) for key, options in training.items()}
+    load_images(budget.dataset)
     images = DatasetFiles(budget.validation, "validation")
-    _check_same_budget(folder, {"ablation": name, "model": base_name, **dataclasses.asdict(budget)})
+    settings = {
+        "ablation": name,
+        "model": digest(base),
+        "config": base.config.to_dict(),
+        "metrics": evaluation_options.metrics,
+        "lpips network": digest(networks.lpips),
+        **dataclasses.asdict(budget),
+    }
+    try:
+        check_settings(folder / BUDGET_FILE, settings, "an ablation")
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{error}: choose another --out.") from None
+    write_settings(folder / BUDGET_FILE, settings)
+
     documents = {}
     for key, variant in ablation.variants.items():
         result = folder / key / "evaluation.json"
         if not result.is_file():
-            options = TrainingOptions(
-                stage=ablation.stage,
-                dataset=budget.dataset,
-                output=str(folder / key),
-                resume=True,
-                vgg_weights=vgg_weights,
-                lpips_weights=lpips_weights,
-                learning_rate_warmup=min(200, budget.steps // 10),
-                **{
-                    field.name: getattr(budget, field.name)
-                    for field in dataclasses.fields(TrainingOptions)
-                    if field.name in _TRAINING_FIELDS
-                },
-                **variant.options,
-            )
-            accelerator = make_accelerator(options)
+            accelerator = make_accelerator(training[key])
             if accelerator.num_processes > 1:
                 raise InvalidInputError("Ablations run in one process: start them with plain python.")
             changes = {"refiner_channels": budget.refiner_channels} if ablation.stage == "refiner" else {}
             start = variant_model(base, ablation.stage, variant, changes, budget.seed)
-            trained = train_stage(accelerator, options, load_loss_networks(options), start)
+            trained = train_stage(accelerator, training[key], loss_networks[key], start).to(accelerator.device)
             networks.to(accelerator.device)
-            evaluation = evaluate(trained.to(accelerator.device), images, evaluation_options, networks)
+            evaluation = evaluate(trained, images, evaluation_options, networks)
             text = to_json(evaluation, str(folder / key), budget.validation, accelerator.device.type)
             partial = result.with_suffix(".partial")
             partial.write_text(text, encoding="utf-8")
@@ -264,22 +296,6 @@ def run_ablation(
     report = folder / "ablation.md"
     report.write_text(ablation_report(name, base_name, budget, documents), encoding="utf-8")
     return report
-
-
-def _check_same_budget(folder: Path, settings: dict[str, Any]) -> None:
-    """Refuse to mix variants of different budgets in one table; notes the budget in a new folder."""
-    file = folder / "budget.json"
-    settings = json.loads(json.dumps(settings))
-    if file.is_file():
-        before = json.loads(file.read_text(encoding="utf-8"))
-        names = before.keys() | settings.keys()
-        if changed := sorted(name for name in names if before.get(name) != settings.get(name)):
-            raise InvalidInputError(
-                f"{folder} holds an ablation with another budget ({', '.join(changed)}): choose another --out."
-            )
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(settings, indent=2), encoding="utf-8")
 
 
 def ablation_report(name: str, base_name: str, budget: Budget, documents: dict[str, dict[str, Any]]) -> str:
@@ -316,4 +332,5 @@ def ablation_report(name: str, base_name: str, budget: Budget, documents: dict[s
             "PSNR in the hole (dB) by bucket:",
             markdown_table(["variant", "masks", *(f"{bucket} %" for bucket in buckets)], by_bucket),
         ]
+    parts += [f"Quoted. {quoted_markdown(table)}" for table in QUOTED_TABLES if table.number == ablation.quoted]
     return "\n\n".join(parts) + "\n"

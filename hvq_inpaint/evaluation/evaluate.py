@@ -10,8 +10,9 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ import torch
 import torch.nn.functional as F
 import torchmetrics
 from PIL import Image
+from torch import nn
 from torchmetrics.functional.regression import spearman_corrcoef
 from tqdm import tqdm
 
@@ -30,10 +32,11 @@ from ..images import to_pixels, to_tensor
 from ..inpainter import HVQInpainter, evaluating
 from ..metrics import FrechetDistance, mean_l1, psnr, round_to_uint8, ssim
 from ..quantizer import codebook_usage
+from ..vqvae import VQVAEOutput
 from .baselines import load_opencv
-from .methods import Batch, method_names, picture_path, run_methods
+from .methods import Batch, check_outputs, method_names, method_title, picture_path, run_methods
 from .networks import MetricNetworks
-from .options import IMAGE_METRICS, METRICS, SET_METRICS, EvaluationOptions, bucket_name
+from .options import METRICS, SET_METRICS, EvaluationOptions, bucket_name
 from .records import Record
 from .samples import Masks, evaluation_crop
 
@@ -145,7 +148,7 @@ def evaluate(
     Raises:
         InvalidInputError: a file can't be read, or OpenCV or a network is asked for and not there.
     """
-    records: dict[int, Record] = {}
+    records: dict[str, Record] = {}
     measure_records(model, images, options, records, networks)
     return summarise(model, records, len(images), options, networks)
 
@@ -155,7 +158,7 @@ def measure_records(
     model: HVQInpainter,
     images: Sequence[Path],
     options: EvaluationOptions,
-    records: MutableMapping[int, Record],
+    records: MutableMapping[str, Record],
     networks: MetricNetworks | None = None,
     export: Path | None = None,
     process: int = 0,
@@ -164,7 +167,7 @@ def measure_records(
     """Fill `records` with those of this process's batches that are not there yet.
 
     Args:
-        records: by the number of the batch; shared by all processes.
+        records: for each batch one of its intact images and one for each setting; shared by all processes.
         export: a folder for the pictures `EXPORTED`.
     """
     networks = networks or MetricNetworks()
@@ -178,59 +181,76 @@ def measure_records(
     if surplus := set(options.metrics) - set(networks.metrics):
         raise InvalidInputError(f"There is no feature network for {', '.join(sorted(surplus))}.")
     method_names(model, options)
+    check_outputs(batches, options)
     masks = Masks(options)
     mine = range(process, len(batches), processes)
     total = sum(len(batches[number]) for number in mine) * len(options.settings)
     with evaluating(model), tqdm(total=total, unit="fill", disable=True if process else None) as bar:
         for number in mine:
-            if number in records:
+            if _images_name(number) in records:
                 bar.update(len(batches[number]) * len(options.settings))
-            else:
-                records[number] = _measure_batch(model, images, batches[number], options, masks, networks, export, bar)
+                continue
+            indices = batches[number]
+            pixels = [evaluation_crop(images[index], options.size) for index in indices]
+            image = torch.cat([to_tensor(crop) for crop in pixels]).to(model.vqvae.global_quantizer.codebook.device)
+            clean = model.vqvae(image)
+            for setting, (kind, bucket) in enumerate(options.settings):
+                holes = [masks.mask(kind, bucket, index) for index in indices]
+                missing = torch.from_numpy(np.stack(holes))[:, None].float().to(image.device)
+                batch = Batch(indices, pixels, holes, kind, bucket, image, missing)
+                records[_setting_name(number, setting)] = _measure_batch(model, batch, clean, options, networks, export)
+                bar.update(len(indices))
+            # Last: where this one is, all of the batch are.
+            records[_images_name(number)] = {
+                "global_codes": clean.global_codes.flatten().to("cpu", torch.int32).numpy(),
+                "local_codes": clean.local_codes.flatten().to("cpu", torch.int32).numpy(),
+                **{
+                    metric: networks.features_of(metric)(round_to_uint8(image)).cpu().numpy()
+                    for metric in SET_METRICS
+                    if metric in options.metrics
+                },
+            }
+
+
+def _images_name(batch: int) -> str:
+    return f"{batch:06d}-images"
+
+
+def _setting_name(batch: int, setting: int) -> str:
+    return f"{batch:06d}-{setting:03d}"
 
 
 def _measure_batch(
     model: HVQInpainter,
-    images: Sequence[Path],
-    indices: list[int],
+    batch: Batch,
+    clean: VQVAEOutput,
     options: EvaluationOptions,
-    masks: Masks,
     networks: MetricNetworks,
     export: Path | None,
-    bar: tqdm,
 ) -> Record:
-    """All that is measured on some images, as arrays."""
-    device = model.vqvae.global_quantizer.codebook.device
-    pixels = [evaluation_crop(images[index], options.size) for index in indices]
-    image = torch.cat([to_tensor(crop) for crop in pixels]).to(device)
-    clean = model.vqvae(image)
-    target = round_to_uint8(image)
-    set_metrics = [metric for metric in SET_METRICS if metric in options.metrics]
-    record: Record = {
-        "global_codes": clean.global_codes.flatten().to("cpu", torch.int32).numpy(),
-        "local_codes": clean.local_codes.flatten().to("cpu", torch.int32).numpy(),
-        **{f"{metric}/true": networks.features_of(metric)(target).cpu().numpy() for metric in set_metrics},
-    }
-    for number, (kind, bucket) in enumerate(options.settings):
-        holes = [masks.mask(kind, bucket, index) for index in indices]
-        missing = torch.from_numpy(np.stack(holes))[:, None].float().to(device)
-        batch = Batch(indices, pixels, holes, kind, bucket, image, missing)
-        outputs = run_methods(model, batch, clean, options)
-        composites = {method: round_to_uint8(output) for method, output in outputs.composites.items()}
-        record[f"{number}/shares"] = missing.mean(dim=(1, 2, 3)).double().cpu().numpy()
-        for method, output in composites.items():
-            values = measure(output, target, missing, networks if "lpips" in options.metrics else None)
-            for metric in IMAGE_METRICS:
-                if metric in options.metrics:
-                    record[f"{number}/{method}/{metric}"] = np.array(values[metric], dtype=np.float64)
-            for metric in set_metrics:
-                record[f"{number}/{method}/{metric}"] = networks.features_of(metric)(output).cpu().numpy()
-        for method in CREDIBILITY_OF:
-            correlations = credibility_correlation(outputs.credibility, composites[method], target, missing)
-            record[f"{number}/{method}/credibility"] = np.array(correlations, dtype=np.float64)
-        if export is not None:
-            _export(export, batch, composites)
-        bar.update(len(indices))
+    """All that is measured on some images under the masks of one setting, as arrays."""
+    target, missing = round_to_uint8(batch.image), batch.missing
+    outputs = run_methods(model, batch, clean, options)
+    record: Record = {"shares": missing.mean(dim=(1, 2, 3)).double().cpu().numpy()}
+    composites = {}
+    for method, output in outputs.composites.items():
+        if not torch.isfinite(output).all():
+            raise InvalidInputError(
+                f"The {method_title(method)} result of one of the images {batch.indices} is not finite: "
+                "the model's weights or their precision are broken."
+            )
+        composites[method] = round_to_uint8(output)
+        values = measure(composites[method], target, missing, networks if "lpips" in options.metrics else None)
+        for metric in options.metrics:
+            if metric in SET_METRICS:
+                record[f"{method}/{metric}"] = networks.features_of(metric)(composites[method]).cpu().numpy()
+            else:
+                record[f"{method}/{metric}"] = np.array(values[metric], dtype=np.float64)
+    for method in CREDIBILITY_OF:
+        correlations = credibility_correlation(outputs.credibility, composites[method], target, missing)
+        record[f"{method}/credibility"] = np.array(correlations, dtype=np.float64)
+    if export is not None:
+        _export(export, batch, composites)
     return record
 
 
@@ -250,15 +270,17 @@ def _export(folder: Path, batch: Batch, composites: dict[str, torch.Tensor]) -> 
 
 def summarise(
     model: HVQInpainter,
-    records: MutableMapping[int, Record],
+    records: Mapping[str, Record],
     number_of_images: int,
     options: EvaluationOptions,
     networks: MetricNetworks | None = None,
 ) -> Evaluation:
     """The figures from the records of all batches."""
-    numbers = range(len(batches_of(number_of_images, options)))
+    batches = batches_of(number_of_images, options)
     names = method_names(model, options)
     metrics = [metric for metric in METRICS if metric in options.metrics]
+    of_images = _joined([records[_images_name(number)] for number in range(len(batches))])
+    distances = {metric: FrechetDistance(of_images[metric]) for metric in SET_METRICS if metric in metrics}
     figures: dict[str, dict[str, dict[str, Figures]]] = {
         kind: {method: {} for method in names} for kind in options.mask_kinds
     }
@@ -266,34 +288,32 @@ def summarise(
         kind: {method: {} for method in CREDIBILITY_OF} for kind in options.mask_kinds
     }
     shares: dict[str, dict[str, float]] = {kind: {} for kind in options.mask_kinds}
-    codes: dict[str, list[np.ndarray]] = {"global": [], "local": []}
-    for setting, (kind, bucket) in enumerate(options.settings):
-        values = _Values()
-        for number in numbers:
-            record = records[number]
-            values.add(record, setting)
-            if setting == 0:
-                for level, parts in codes.items():
-                    parts.append(record[f"{level}_codes"])
+    for setting, (kind, bucket) in enumerate(tqdm(options.settings, desc="figures", unit="setting", disable=None)):
+        values = _joined([records[_setting_name(number, setting)] for number in range(len(batches))])
         name = bucket_name(bucket)
-        shares[kind][name] = values.mean("shares")
+        shares[kind][name] = _mean(values["shares"])
         for method in names:
-            figures[kind][method][name] = {metric: values.figure(method, metric) for metric in metrics}
+            figures[kind][method][name] = {
+                metric: distances[metric](values[f"{method}/{metric}"])
+                if metric in SET_METRICS
+                else _mean(values[f"{method}/{metric}"])
+                for metric in metrics
+            }
         for method in CREDIBILITY_OF:
-            credibility[kind][method][name] = values.mean(f"{method}/credibility")
+            credibility[kind][method][name] = _mean_of_known(values[f"{method}/credibility"])
     for methods in figures.values():
         for by_bucket in methods.values():
             by_bucket["mean"] = {metric: _mean([figure[metric] for figure in by_bucket.values()]) for metric in metrics}
     for correlations in credibility.values():
         for by_name in correlations.values():
-            by_name["mean"] = _mean(list(by_name.values()))
+            by_name["mean"] = _mean_of_known(list(by_name.values()))
     usage = {
-        level: codebook_usage(torch.from_numpy(np.concatenate(parts)), model.config.num_codes)
-        for level, parts in codes.items()
+        level: codebook_usage(torch.from_numpy(of_images[f"{level}_codes"]), model.config.num_codes)
+        for level in ("global", "local")
     }
     return Evaluation(
         options=options,
-        number_of_images=sum(map(len, batches_of(number_of_images, options))),
+        number_of_images=sum(map(len, batches)),
         figures=figures,
         hole_shares=shares,
         credibility=credibility,
@@ -303,64 +323,56 @@ def summarise(
     )
 
 
-class _Values:
-    """What the records hold of one setting, gathered in the order of the batches."""
+def _joined(records: Sequence[Record]) -> Record:
+    """The arrays of several records, one after the other."""
+    return {name: np.concatenate([record[name] for record in records]) for name in records[0]}
 
-    def __init__(self) -> None:
-        self.values: dict[str, list[float]] = {}
-        self.distances: dict[str, FrechetDistance] = {}
 
-    def add(self, record: Record, setting: int) -> None:
-        prefix = f"{setting}/"
-        for name, array in record.items():
-            if not name.startswith(prefix):
-                continue
-            name = name.removeprefix(prefix)
-            metric = name.rpartition("/")[2]
-            if metric not in SET_METRICS:
-                self.values.setdefault(name, []).extend(array.tolist())
-                continue
-            if name not in self.distances:
-                self.distances[name] = FrechetDistance(array.shape[1])
-            self.distances[name].update(torch.from_numpy(record[f"{metric}/true"]), real=True)
-            self.distances[name].update(torch.from_numpy(array), real=False)
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
 
-    def mean(self, name: str) -> float:
-        return _mean(self.values[name])
 
-    def figure(self, method: str, metric: str) -> float:
-        name = f"{method}/{metric}"
-        return self.distances[name].compute() if metric in SET_METRICS else self.mean(name)
+def _mean_of_known(values: Sequence[float]) -> float:
+    """The mean of the correlations that there are: none where credibility does not vary within an image."""
+    known = [value for value in values if not math.isnan(value)]
+    return _mean(known) if known else math.nan
 
 
 def settings_of(
     model: HVQInpainter,
     images: Sequence[Path],
     options: EvaluationOptions,
-    dataset: str,
-    device: str,
-    export: Path | None,
+    networks: MetricNetworks,
+    **others: str | None,
 ) -> dict[str, object]:
-    """All that decides the records, as plain values: a continued evaluation must have the same."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    """What decides the records, as plain values, so far as it can be known: a continued evaluation must have the same.
+
+    What lies in the folders of masks and of other methods' pictures is taken on trust.
+
+    Args:
+        others: the dataset, its split, the device and so on, as the caller names them.
+    """
     return {
         **json.loads(json.dumps(asdict(options))),
-        "model": digest.hexdigest(),
-        "dataset": dataset,
+        **others,
+        "config": json.loads(json.dumps(model.config.to_dict())),
+        "model": digest(model),
+        "lpips network": digest(networks.lpips),
+        "inception": digest(networks.inception),
         "number of images": len(images),
-        "device": device,
-        "export": str(export) if export else None,
         "versions": versions(options),
     }
 
 
-def _mean(values: Sequence[float]) -> float:
-    """NaN of nothing: credibility that never varied within an image."""
-    known = [value for value in values if not math.isnan(value)]
-    return math.fsum(known) / len(known) if known else math.nan
+def digest(module: nn.Module | None) -> str | None:
+    """SHA-256 of all tensors of a module."""
+    if module is None:
+        return None
+    sums = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        sums.update(name.encode())
+        sums.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return sums.hexdigest()
 
 
 def versions(options: EvaluationOptions) -> dict[str, str]:
@@ -375,4 +387,8 @@ def versions(options: EvaluationOptions) -> dict[str, str]:
     }
     if options.opencv:
         found["opencv"] = load_opencv().__version__
+    if {"lpips", "fd"} & set(options.metrics):
+        found.update({name: metadata.version(name) for name in ("lpips", "torchvision")})
+    if "fid" in options.metrics:
+        found["torch-fidelity"] = metadata.version("torch-fidelity")
     return found

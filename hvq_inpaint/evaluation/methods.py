@@ -102,6 +102,16 @@ def run_methods(model: HVQInpainter, batch: Batch, clean: VQVAEOutput, options: 
     return MethodOutputs(composites, output.credibility)
 
 
+def check_outputs(batches: list[list[int]], options: EvaluationOptions) -> None:
+    """Refuse now, and not hours later, when a picture of another method is missing."""
+    for folder in options.outputs:
+        for kind, bucket in options.settings:
+            for index in (index for batch in batches for index in batch):
+                path = picture_path(folder, kind, bucket, index)
+                if not path.is_file():
+                    raise InvalidInputError(f"There is no picture {path}; --export shows what is needed.")
+
+
 def _read_output(path: Path, size: int) -> torch.Tensor:
     picture = open_image(path)
     if picture.size != (size, size):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..errors import InvalidInputError
-from ..metrics import LPIPS, InceptionFeatures
+from ..metrics import LPIPS, InceptionFeatures, load_lpips
 from .options import METRICS, PIXEL_METRICS
 
 
@@ -48,7 +48,7 @@ def load_networks(
         lpips_weights: a safetensors file with AlexNet's convolutions; None: torchvision's own download.
 
     Raises:
-        InvalidInputError: a network that was asked for by name can't be had.
+        InvalidInputError: a network that was asked for, by its metric or its file, can't be had.
     """
     left_out: dict[str, str] = {}
 
@@ -58,10 +58,10 @@ def load_networks(
         try:
             return make().to(device)
         except InvalidInputError as error:
-            if metrics is not None:
+            if metrics is not None or (lpips_weights and "lpips" in names):
                 raise
             left_out.update(dict.fromkeys(names, str(error)))
             return None
 
-    lpips = load(("lpips", "fd"), lambda: LPIPS.from_safetensors(lpips_weights) if lpips_weights else LPIPS())
+    lpips = load(("lpips", "fd"), lambda: load_lpips(lpips_weights))
     return MetricNetworks(lpips, load(("fid",), InceptionFeatures), left_out)

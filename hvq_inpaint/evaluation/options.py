@@ -50,13 +50,17 @@ class EvaluationOptions:
     metrics: tuple[str, ...] = PIXEL_METRICS
 
     def __post_init__(self) -> None:
-        allowed = (*MASK_KINDS, FILE_MASKS) if self.mask_folder else MASK_KINDS
-        for name, chosen, choices in (("mask kind", self.mask_kinds, allowed), ("metric", self.metrics, METRICS)):
+        for name, chosen, choices in (
+            ("mask kind", self.mask_kinds, (*MASK_KINDS, FILE_MASKS)),
+            ("metric", self.metrics, METRICS),
+        ):
             unknown = [value for value in chosen if value not in choices]
             if unknown or not chosen:
                 raise InvalidInputError(
                     f"There is no {name} {', '.join(unknown) or 'given'}; choose among {', '.join(choices)}."
                 )
+        if FILE_MASKS in self.mask_kinds and not self.mask_folder:
+            raise InvalidInputError(f"The mask kind {FILE_MASKS} needs a folder of masks, with --masks.")
         if self.mask_folder and FILE_MASKS not in self.mask_kinds:
             raise InvalidInputError(f"The masks of {self.mask_folder} are not used: add the mask kind {FILE_MASKS}.")
         if not self.buckets:

@@ -10,7 +10,7 @@ from .baselines import OPENCV_RADIUS
 from .evaluate import PSNR_LIMIT, Evaluation
 from .methods import method_title
 from .options import METRICS, SET_METRICS, bucket_name
-from .paper import QUOTED_TABLES
+from .paper import QUOTED_TABLES, QuotedTable
 
 METRIC_TITLES = {
     "psnr": "PSNR (dB)",
@@ -22,6 +22,9 @@ METRIC_TITLES = {
     "fid": "FID",
     "fd": "FD (AlexNet)",
 }
+
+INCEPTION_FEATURES = "Inception's 2048"
+ALEXNET_FEATURES = "AlexNet's 256 (conv5 after its ReLU, mean over the pixels)"
 
 METRIC_FORMATS = {
     "psnr": ".2f",
@@ -35,13 +38,14 @@ METRIC_FORMATS = {
 }
 
 
-def to_json(evaluation: Evaluation, model: str, dataset: str, device: str) -> str:
-    """All settings, versions and figures; `model`, `dataset` and `device` as the caller named them."""
+def to_json(evaluation: Evaluation, model: str, dataset: str, device: str, **others: str | None) -> str:
+    """All settings, versions and figures; `model`, `dataset`, `device` and `others` as the caller named them."""
     options = evaluation.options
     document: dict[str, Any] = {
         "settings": {
             "model": model,
             "dataset": dataset,
+            **others,
             "mask_kinds": list(options.mask_kinds),
             "mask_folder": options.mask_folder,
             "buckets_percent": [bucket_name(bucket) for bucket in options.buckets],
@@ -51,6 +55,9 @@ def to_json(evaluation: Evaluation, model: str, dataset: str, device: str) -> st
             "batch_size": options.batch_size,
             "device": device,
             "metrics": list(options.metrics),
+            "lpips": "version 0.1, AlexNet" if "lpips" in options.metrics else None,
+            "fid_features": INCEPTION_FEATURES if "fid" in options.metrics else None,
+            "fd_features": ALEXNET_FEATURES if "fd" in options.metrics else None,
             "opencv_radius": OPENCV_RADIUS if options.opencv else None,
             "outputs": list(options.outputs),
             "psnr_limit": PSNR_LIMIT,
@@ -81,7 +88,8 @@ def to_markdown(evaluation: Evaluation, model: str, dataset: str, device: str) -
         f"Settings: {evaluation.number_of_images} images of {dataset}, central {options.size} x {options.size} pixels, "
         f"one mask for each image, mask kind and bucket, seed {options.seed}, "
         f"batches of {options.batch_size} on {device}.{opencv}{mask_files} Versions: {versions}.",
-        "Every figure is a mean of per-image values, on composites with the known pixels, rounded to 8 bits. "
+        "Every figure but FID and FD is a mean of per-image values; all are of composites with the known pixels, "
+        "rounded to 8 bits. "
         "PSNR and L1 in the hole count the missing pixels only. L1 is on pixels in [0, 1]. "
         f"An exact fill counts as {PSNR_LIMIT:g} dB. "
         "Coarse: the VQ stage alone; coarse, blended (if the model does that): the same by Poisson blending, which is "
@@ -98,16 +106,15 @@ def to_markdown(evaluation: Evaluation, model: str, dataset: str, device: str) -
     parts += [
         "## Credibility and true error",
         "Spearman's rank correlation, over the 8 x 8 cells that touch the hole, between the credibility map and the "
-        "mean absolute error of the picture there; mean over the images. A map that knows where the fill is wrong has "
-        "a clearly negative one; 0 says nothing.",
+        "mean absolute error of the picture there; mean over the images whose map varies there. A map that knows where "
+        "the fill is wrong has a clearly negative one; 0 says nothing.",
         _credibility_table(evaluation),
         "## The paper's figures",
         "Quoted as printed, for orientation only: measured by the paper's authors on other photographs, with their own "
-        "models. Not to be compared with the tables above digit by digit.",
+        "models. Not to be compared with the tables above digit by digit. Table 2 (Places2) repeats Table 1 to the "
+        "last digit, so there are no figures of Places2.",
     ]
-    for table in QUOTED_TABLES:
-        parts += [f"{table.number}: {table.caption}.", markdown_table(list(table.head), [list(r) for r in table.rows])]
-        parts += list(table.notes)
+    parts += [quoted_markdown(table) for table in QUOTED_TABLES]
     return "\n\n".join(parts) + "\n"
 
 
@@ -124,6 +131,12 @@ def summary(evaluation: Evaluation) -> str:
         for method, by_bucket in methods.items()
     ]
     return markdown_table(["masks", "method", *(METRIC_TITLES[metric] for metric in metrics)], rows)
+
+
+def quoted_markdown(table: QuotedTable) -> str:
+    """A table of the paper with its caption and notes."""
+    rows = [list(row) for row in table.rows]
+    return "\n\n".join([f"{table.number}: {table.caption}.", markdown_table(list(table.head), rows), *table.notes])
 
 
 def markdown_table(head: list[str], rows: list[list[str]]) -> str:
@@ -150,10 +163,7 @@ def _network_notes(evaluation: Evaluation) -> list[str]:
     metrics, notes = evaluation.options.metrics, []
     if "lpips" in metrics:
         notes.append("LPIPS: version 0.1 on AlexNet, whole image.")
-    for metric, features in (
-        ("fid", "Inception's 2048"),
-        ("fd", "AlexNet's 256 (conv5, mean over the pixels)"),
-    ):
+    for metric, features in (("fid", INCEPTION_FEATURES), ("fd", ALEXNET_FEATURES)):
         if metric in metrics:
             notes.append(
                 f"{METRIC_TITLES[metric]}: Fréchet distance of {features} features between the filled and the true "

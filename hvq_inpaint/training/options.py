@@ -86,12 +86,13 @@ class TrainingOptions:
             raise InvalidInputError(
                 f"--crop-size must be at least {_MIN_LPIPS_CROP} for --loss {self.loss}, not {self.crop_size}."
             )
-        if self.fine_tune and not self.init:
-            raise InvalidInputError("--fine-tune needs the model to go on from, with --init.")
+        if self.fine_tune and not (self.stage == "encoder" and self.init):
+            raise InvalidInputError("--fine-tune is for --stage encoder, and needs the model to go on with in --init.")
         if not 0 < self.credibility_quantile <= 1:
             raise InvalidInputError(f"--credibility-quantile must lie in (0, 1], not {self.credibility_quantile}.")
-        if self.coarse_weight < 0:
-            raise InvalidInputError(f"--coarse-weight must not be negative, not {self.coarse_weight}.")
+        for name in ("coarse_weight", "low_credibility_weight"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise InvalidInputError(f"--{_flag(name)} must be at least 0, not {getattr(self, name)}.")
         if not 0 <= self.ema_decay < 1:
             raise InvalidInputError(f"--ema-decay must lie in [0, 1), not {self.ema_decay}.")
         if not self.learning_rate > 0:
@@ -305,6 +306,8 @@ def parse_options(arguments: Sequence[str] | None = None) -> list[TrainingOption
     values = vars(build_parser().parse_args(arguments))
     stages = TRAINING_STAGES if values["stage"] == "all" else (values["stage"],)
     values["mask_kinds"], values["adam_betas"] = tuple(values["mask_kinds"]), tuple(values["adam_betas"])
+    if values["fine_tune"] and values["stage"] != "encoder":
+        raise InvalidInputError("--fine-tune is for --stage encoder.")
     for name in _PER_STAGE:
         if len(values[name]) not in (1, len(stages)):
             raise InvalidInputError(

@@ -170,6 +170,7 @@ class RefinerStage(TrainingStage):
         self.shift = (step % 4, step // 4 % 4)
         return {}
 
+    @torch.compiler.disable  # which would compile anew for each of the 16 sizes
     def shifted_lpips(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """LPIPS without the first 0 to 3 rows and columns, others in each of 16 steps."""
         top, left = self.shift

@@ -34,7 +34,7 @@ from ..errors import InvalidInputError
 from ..features import VGG19Features, load_vgg19
 from ..inpainter import TRAINING_STAGES, HVQInpainter
 from ..losses import LOSS_PRESETS
-from ..metrics import LPIPS
+from ..metrics import LPIPS, load_lpips
 from .checkpoints import Progress, checkpoint_folders, load_checkpoint, save_checkpoint
 from .options import TrainingOptions
 from .stages import AutoencoderStage, EncoderStage, RefinerStage, TrainingStage
@@ -70,10 +70,10 @@ def load_loss_networks(options: TrainingOptions) -> LossNetworks:
     if options.stage != "refiner":
         return LossNetworks()
     weights = LOSS_PRESETS[options.loss]
-    lpips = None
-    if weights.lpips > 0:
-        lpips = LPIPS.from_safetensors(options.lpips_weights) if options.lpips_weights else LPIPS()
-    return LossNetworks(load_vgg19(options.vgg_weights) if weights.needs_features else None, lpips)
+    return LossNetworks(
+        load_vgg19(options.vgg_weights) if weights.needs_features else None,
+        load_lpips(options.lpips_weights) if weights.lpips > 0 else None,
+    )
 
 
 def make_accelerator(options: TrainingOptions) -> Accelerator:
