@@ -125,6 +125,12 @@ def test_an_ablation_trains_and_measures_every_variant_once(base, budget, tmp_pa
             assert f"{figures[kind]['refined']['mean']['psnr_hole']:.2f}" in row
     assert "2 steps of 2 crops of 32 pixels" in text and "by bucket" in text
 
+    assert len(list(tmp_path.glob("inputs-*"))) == 1
+    run_ablation("skips", base, "tiny", budget, tmp_path / "skips", metrics=("psnr_hole",))
+    assert len(list(tmp_path.glob("inputs-*"))) == 1  # the same, for another ablation
+    run_ablation("skips", base, "tiny", replace(budget, seed=1), tmp_path / "other", metrics=("psnr_hole",))
+    assert len(list(tmp_path.glob("inputs-*"))) == 2
+
     trained.clear()
     logged = (tmp_path / "out" / "pasted" / "refiner" / "metrics.jsonl").read_bytes()
     (tmp_path / "out" / "pasted" / "evaluation.json").unlink()

@@ -7,6 +7,7 @@ that a stage starts from, photographs, crops, masks, their order, steps and lear
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 
 from ..blending import harmonic_extension
-from ..data import load_images
+from ..data import InpaintingDataset, load_images
 from ..errors import InvalidInputError
 from ..inpainter import HVQInpainter
 from ..losses import LOSS_PRESETS, composite
@@ -216,7 +217,8 @@ def run_ablation(
     Args:
         base: a trained model, whose earlier stages all variants share.
         base_name: what the report calls it.
-        folder: for `VARIANT/STAGE/model`, `VARIANT/evaluation.json` and `ablation.md`.
+        folder: for `VARIANT/STAGE/model`, `VARIANT/evaluation.json` and `ablation.md`; the inputs that all refiners
+            share lie beside it.
         metrics, lpips_weights: as for `networks.load_networks`.
 
     Returns:
@@ -226,8 +228,9 @@ def run_ablation(
         InvalidInputError: there is no such ablation, the folder holds one of another budget, or what is needed can't be
             had.
     """
+    from ..training.cache import cache_inputs
     from ..training.options import TrainingOptions
-    from ..training.trainer import load_loss_networks, make_accelerator, train_stage
+    from ..training.trainer import load_loss_networks, make_accelerator, sample_options, train_stage
 
     if name not in ABLATIONS:
         raise InvalidInputError(f"There is no ablation {name!r}; choose one of {', '.join(ABLATIONS)}.")
@@ -260,7 +263,7 @@ def run_ablation(
         for key, variant in ablation.variants.items()
     }
     loss_networks = {key: load_loss_networks(options) for key, options in training.items()}
-    load_images(budget.dataset)
+    samples = InpaintingDataset(load_images(budget.dataset), sample_options(next(iter(training.values()))))
     images = DatasetFiles(budget.validation, "validation")
     settings = {
         "ablation": name,
@@ -285,7 +288,12 @@ def run_ablation(
                 raise InvalidInputError("Ablations run in one process: start them with plain python.")
             changes = {"refiner_channels": budget.refiner_channels} if ablation.stage == "refiner" else {}
             start = variant_model(base, ablation.stage, variant, changes, budget.seed)
-            trained = train_stage(accelerator, training[key], loss_networks[key], start).to(accelerator.device)
+            cache = None
+            if ablation.stage == "refiner":
+                cache = cache_inputs(
+                    base, samples, budget.steps * budget.batch_size, _cache_folder(folder, settings), accelerator.device
+                )
+            trained = train_stage(accelerator, training[key], loss_networks[key], start, cache).to(accelerator.device)
             networks.to(accelerator.device)
             evaluation = evaluate(trained, images, evaluation_options, networks)
             text = to_json(evaluation, str(folder / key), budget.validation, accelerator.device.type)
@@ -296,6 +304,13 @@ def run_ablation(
     report = folder / "ablation.md"
     report.write_text(ablation_report(name, base_name, budget, documents), encoding="utf-8")
     return report
+
+
+def _cache_folder(folder: Path, settings: dict[str, Any]) -> Path:
+    """Beside the ablations, shared by those whose inputs are the same."""
+    deciding = ("model", "dataset", "steps", "batch_size", "crop_size", "mask_size", "seed")
+    named = json.dumps({name: settings[name] for name in deciding}, sort_keys=True)
+    return folder.parent / f"inputs-{hashlib.sha256(named.encode()).hexdigest()[:12]}"
 
 
 def ablation_report(name: str, base_name: str, budget: Budget, documents: dict[str, dict[str, Any]]) -> str:

@@ -176,8 +176,14 @@ class RefinerStage(TrainingStage):
         top, left = self.shift
         return self.lpips(output[..., top:, left:], target[..., top:, left:])
 
-    def forward(self, image: torch.Tensor, known: torch.Tensor) -> tuple[torch.Tensor, Logs]:
-        output = self.model(image, known)
+    def forward(
+        self, image: torch.Tensor, known: torch.Tensor, coarse: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, Logs]:
+        """`coarse` is the VQ stage's result (B, 3, S, S), where it was made before."""
+        if coarse is None:
+            refined = self.model(image, known).refined
+        else:
+            refined = self.model.refiner(self.model.coarse_composite(coarse, image * known, known), known)
         lpips = self.shifted_lpips if self.lpips is not None else None
-        loss, terms = refiner_loss(output.refined, image, known, self.loss_weights, self.features, lpips)
+        loss, terms = refiner_loss(refined, image, known, self.loss_weights, self.features, lpips)
         return loss, {f"loss/{name}": term for name, term in terms.items()}

@@ -35,6 +35,7 @@ from ..features import VGG19Features, load_vgg19
 from ..inpainter import TRAINING_STAGES, HVQInpainter
 from ..losses import LOSS_PRESETS
 from ..metrics import LPIPS, load_lpips
+from .cache import CachedInputs
 from .checkpoints import Progress, checkpoint_folders, load_checkpoint, save_checkpoint
 from .options import TrainingOptions
 from .stages import AutoencoderStage, EncoderStage, RefinerStage, TrainingStage
@@ -96,12 +97,14 @@ def train_stage(
     options: TrainingOptions,
     networks: LossNetworks | None = None,
     model: HVQInpainter | None = None,
+    cache: CachedInputs | None = None,
 ) -> HVQInpainter:
     """Train one stage, from its start or from its last checkpoint, and save the model it ends with.
 
     Args:
         networks: what `load_loss_networks` gives for these options.
         model: start from this one, whatever the preset; None: from --init, the last stage's, or a fresh one.
+        cache: the refiner's inputs, if they were made before; None: they are made of the dataset.
     """
     networks = networks or LossNetworks()
     folder = Path(options.output) / options.stage
@@ -119,7 +122,7 @@ def train_stage(
     if networks.lpips is not None:
         networks.lpips.to(accelerator.device)
     stage = _make_stage(model, options, networks)
-    loader = _data_loader(accelerator, options)
+    loader = _data_loader(accelerator, options, cache)
     held_out = []
     if options.validation:
         held_out = validation_samples(
@@ -166,9 +169,9 @@ def train_stage(
     )
     for batch, epoch, position in _batches(accelerator, loader, options, progress):
         step = progress.step
-        image = batch["image"].contiguous(memory_format=torch.channels_last)
-        logs = stage.before_step(step, image)
-        loss, values = wrapped(image, batch["known"])
+        batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
+        logs = stage.before_step(step, batch["image"])
+        loss, values = wrapped(**batch)
         if not torch.isfinite(loss.detach()):
             raise InvalidInputError(_diverged("loss", step, checkpoints))
         accelerator.backward(loss)
@@ -273,16 +276,19 @@ def _make_stage(model: HVQInpainter, options: TrainingOptions, networks: LossNet
     return RefinerStage(model, options, networks.vgg19, networks.lpips)
 
 
-def _sample_options(options: TrainingOptions) -> SampleOptions:
+def sample_options(options: TrainingOptions) -> SampleOptions:
+    """How a run makes samples of images."""
     return SampleOptions(
         crop_size=options.crop_size, mask_size=options.mask_size, mask_kinds=options.mask_kinds, seed=options.seed
     )
 
 
-def _data_loader(accelerator: Accelerator, options: TrainingOptions) -> DataLoader:
-    images = load_images(options.dataset, options.split, options.streaming)
-    samples = _sample_options(options)
+def _data_loader(accelerator: Accelerator, options: TrainingOptions, cache: CachedInputs | None) -> DataLoader:
+    samples = sample_options(options)
     common = {"batch_size": options.batch_size, "num_workers": options.workers, "drop_last": True}
+    if cache is not None:
+        return accelerator.prepare(DataLoader(cache, shuffle=True, **common))
+    images = load_images(options.dataset, options.split, options.streaming)
     if options.streaming:
         # Already split over the processes by shards; accelerate would read everything on the first one.
         return DataLoader(
@@ -345,7 +351,7 @@ def _calibration_images(accelerator: Accelerator, options: TrainingOptions) -> t
         rows = images.take(CALIBRATION_IMAGES)
     else:
         rows = (images[index] for index in spread(len(images), CALIBRATION_IMAGES))
-    samples = _sample_options(options)
+    samples = sample_options(options)
     pixels = [make_sample(row["image"], samples, 0, index)["image"] for index, row in enumerate(rows)]
     return torch.stack(pixels).to(accelerator.device)
 
