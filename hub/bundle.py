@@ -99,7 +99,9 @@ def bundle(source: Path, evaluation: Path | None, commands: Path | None, target:
     if evaluation:
         document = json.loads((evaluation / "evaluation.json").read_text(encoding="utf-8"))
         # As in the commands: where the folders lay on one machine is nobody's business.
-        document["settings"].update(model="hub/model", dataset="DATA/val")
+        document["settings"].update(model="hub/model", dataset="DATA/val", export=None)
+        if weights := document["settings"].get("lpips_weights"):
+            document["settings"]["lpips_weights"] = Path(weights).name
         texts["results"] = results_text(document)
         (target / "evaluation.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     (target / "README.md").unlink(missing_ok=True)

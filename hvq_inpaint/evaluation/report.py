@@ -167,7 +167,7 @@ def _network_notes(evaluation: Evaluation) -> list[str]:
         if metric in metrics:
             notes.append(
                 f"{METRIC_TITLES[metric]}: Fréchet distance of {features} features between the filled and the true "
-                f"images, {evaluation.number_of_images} of each; biased upwards on so few as some thousands."
+                f"images, {evaluation.number_of_images} of each; on so few it is biased upwards."
             )
     notes += [f"{METRIC_TITLES[metric]} left out: {reason}" for metric, reason in evaluation.left_out.items()]
     return [" ".join(notes)] if notes else []
