@@ -27,7 +27,7 @@ from hvq_inpaint.evaluation.ablations import (
 from hvq_inpaint.evaluation.options import PIXEL_METRICS
 from hvq_inpaint.losses import LOSS_PRESETS
 
-NARROW = {"refiner_channels": (8, 8, 16)}
+NARROW = (8, 8, 16)
 
 
 @pytest.fixture(scope="module")
@@ -55,23 +55,22 @@ def budget(image_folder: Path) -> Budget:
 @pytest.mark.parametrize("name", list(ABLATIONS))
 def test_variants_share_all_that_comes_before_the_stage_and_its_start(base, name):
     ablation = ABLATIONS[name]
-    changes = NARROW if ablation.stage == "refiner" else {}
-    models = [variant_model(base, ablation.stage, variant, changes, seed=3) for variant in ablation.variants.values()]
+    models = [variant_model(base, ablation, variant, NARROW, seed=3) for variant in ablation.variants.values()]
     trained = {"refiner": "refiner", "encoder": "encoder_b1"}[ablation.stage]
-    for part in {"vqvae", "encoder_b1", "credibility_map", "refiner"} - {trained}:
+    for part in {"vqvae", "encoder_b1", "credibility_map", "refiner"} - (set() if ablation.fine_tuned else {trained}):
         for model in models:
             expected = getattr(base, part).state_dict()
             assert all(torch.equal(tensor, expected[key]) for key, tensor in getattr(model, part).state_dict().items())
-    again = variant_model(base, ablation.stage, next(iter(ablation.variants.values())), changes, seed=3)
+    again = variant_model(base, ablation, next(iter(ablation.variants.values())), NARROW, seed=3)
     first = getattr(models[0], trained).state_dict()
     assert all(torch.equal(tensor, first[key]) for key, tensor in getattr(again, trained).state_dict().items())
 
 
 def test_variants_without_another_network_start_from_the_same_weights(base):
-    for name, changes in (("input", NARROW), ("loss", NARROW), ("credibility", {})):
+    for name in ("input", "loss", "credibility"):
         ablation = ABLATIONS[name]
         states = [
-            variant_model(base, ablation.stage, variant, changes, seed=0).state_dict()
+            variant_model(base, ablation, variant, NARROW, seed=0).state_dict()
             for variant in ablation.variants.values()
         ]
         for state in states[1:]:
@@ -80,7 +79,10 @@ def test_variants_without_another_network_start_from_the_same_weights(base):
 
 def test_single_dilation_rates_have_the_same_width(base):
     sizes = {
-        sum(parameter.numel() for parameter in variant_model(base, "refiner", variant, {}, 0).parameters())
+        sum(
+            parameter.numel()
+            for parameter in variant_model(base, ABLATIONS["dilation"], variant, NARROW, 0).parameters()
+        )
         for variant in ABLATIONS["dilation"].variants.values()
     }
     assert len(sizes) == 1
@@ -155,6 +157,8 @@ def test_the_encoder_is_varied_by_its_options(base, budget, tmp_path, monkeypatc
     assert weights == {"off": (0, 1), "maximum": (8, 1), "0.99": (8, 0.99), "0.9": (8, 0.9)}
     text = (tmp_path / "ablation.md").read_text()
     assert "Figures of the coarse result" in text and "channels" not in text
+    document = json.loads((tmp_path / "0.9" / "evaluation.json").read_text())
+    assert f"{document['credibility']['brush']['coarse']['mean']:.2f}" in text.split("Rank correlation")[1]
 
 
 def test_what_can_not_be_ablated_is_refused(base, budget, tmp_path):
@@ -174,6 +178,7 @@ def test_the_command_names_every_ablation_and_the_report_quotes_the_paper():
         "number_of_images": 1,
         "settings": {"metrics": ["psnr"], "buckets_percent": ["30-40"]},
         "figures": {"random_walk": {"refined": {"30-40": {"psnr": 20.0}, "mean": {"psnr": 20.0}}}},
+        "credibility": {"random_walk": {"refined": {"mean": None}}},
     }
     text = ablation_report(
         "dilation", "a model", Budget("a", "b"), dict.fromkeys(ABLATIONS["dilation"].variants, document)

@@ -68,11 +68,12 @@ class Ablation:
     """Variants of one stage, and the masks on which they differ."""
 
     question: str
-    stage: str  # that is trained anew for each variant
+    stage: str  # that is trained for each variant
     variants: dict[str, Variant]
     method: str  # the row of an evaluation that answers the question: coarse or refined
     mask_kinds: tuple[str, ...] = ("random_walk", "brush", "box")
     buckets: tuple[Bucket, ...] = RATIO_BUCKETS
+    fine_tuned: bool = False  # the stage goes on from the trained model, and does not start anew
     quoted: str | None = None  # the number of the paper's table that has the same question
 
 
@@ -114,6 +115,7 @@ ABLATIONS: dict[str, Ablation] = {
         stage="refiner",
         variants={name: Variant(name, options={"loss": name}) for name in LOSS_PRESETS},
         method="refined",
+        fine_tuned=True,  # features are no guide for a refiner that fills with noise
     ),
     "credibility": Ablation(
         question="Eq. (8) to (10): weight of vectors of low credibility, and the quantile that is MaxDist",
@@ -148,20 +150,23 @@ ABLATIONS: dict[str, Ablation] = {
 }
 
 
-def variant_model(base: HVQInpainter, stage: str, variant: Variant, changes: dict[str, Any], seed: int) -> HVQInpainter:
-    """The model that a variant starts from: the stage's part drawn anew, all others those of `base`.
+def variant_model(
+    base: HVQInpainter, ablation: Ablation, variant: Variant, refiner_channels: tuple[int, int, int], seed: int
+) -> HVQInpainter:
+    """The model that a variant starts from: `base`, with the stage's part drawn anew unless that is fine-tuned.
 
     Args:
-        changes: to the configuration, for all variants of an ablation alike, such as a narrower refiner.
+        refiner_channels: of a refiner that is drawn anew.
         seed: of the weights drawn anew.
     """
+    anew = None if ablation.fine_tuned else {"refiner": "refiner", "encoder": "encoder_b1"}[ablation.stage]
+    changes = {"refiner_channels": refiner_channels} if anew == "refiner" else {}
     config = dataclasses.replace(base.config, **{**changes, **variant.config})
     torch.manual_seed(seed)
     model = variant.model(config)
-    drawn = {"refiner": "refiner", "encoder": "encoder_b1"}[stage]
-    kept = [part for part in ("vqvae", "encoder_b1", "credibility_map", "refiner") if part != drawn]
-    for name in kept:
-        getattr(model, name).load_state_dict(getattr(base, name).state_dict())
+    for name in ("vqvae", "encoder_b1", "credibility_map", "refiner"):
+        if name != anew:
+            getattr(model, name).load_state_dict(getattr(base, name).state_dict())
     return model
 
 
@@ -286,8 +291,7 @@ def run_ablation(
             accelerator = make_accelerator(training[key])
             if accelerator.num_processes > 1:
                 raise InvalidInputError("Ablations run in one process: start them with plain python.")
-            changes = {"refiner_channels": budget.refiner_channels} if ablation.stage == "refiner" else {}
-            start = variant_model(base, ablation.stage, variant, changes, budget.seed)
+            start = variant_model(base, ablation, variant, budget.refiner_channels, budget.seed)
             cache = None
             if ablation.stage == "refiner":
                 cache = cache_inputs(
@@ -323,8 +327,10 @@ def ablation_report(name: str, base_name: str, budget: Budget, documents: dict[s
     first = next(iter(documents.values()))
     metrics = [metric for metric in METRICS if metric in first["settings"]["metrics"]]
     buckets = first["settings"]["buckets_percent"]
-    width = f", channels {', '.join(map(str, budget.refiner_channels))}" if ablation.stage == "refiner" else ""
-    by_metric, by_bucket = [], []
+    how = "trained on" if ablation.fine_tuned else "trained anew"
+    if ablation.stage == "refiner" and not ablation.fine_tuned:
+        how += f" with channels {', '.join(map(str, budget.refiner_channels))}"
+    by_metric, by_bucket, by_rank = [], [], []
     for kind in ablation.mask_kinds:
         for key, document in documents.items():
             figures = document["figures"][kind][ablation.method]
@@ -332,16 +338,23 @@ def ablation_report(name: str, base_name: str, budget: Budget, documents: dict[s
             by_metric.append(
                 [*labels, *(format(figures["mean"][metric], METRIC_FORMATS[metric]) for metric in metrics)]
             )
+            correlation = document["credibility"][kind][ablation.method]["mean"]
+            by_rank.append([*labels, "none" if correlation is None else format(correlation, ".2f")])
             by_bucket.append([*labels, *(format(figures[bucket].get("psnr_hole", 0), ".2f") for bucket in buckets)])
     parts = [
         f"# {ablation.question}",
-        f"The stage {ablation.stage} trained anew for each variant{width}: {budget.steps} steps of {budget.batch_size} "
-        f"crops of {budget.crop_size} pixels, learning rate {budget.learning_rate:g}, seed {budget.seed}, the same "
-        f"photographs, crops and masks; all before it is that of {base_name}. Figures of the {ablation.method} result "
+        f"For each variant the stage {ablation.stage} was {how}: {budget.steps} steps of {budget.batch_size} crops of "
+        f"{budget.crop_size} pixels, learning rate {budget.learning_rate:g}, seed {budget.seed}, the same photographs, "
+        f"crops and masks; all else is that of {base_name}. Figures of the {ablation.method} result "
         f"on {first['number_of_images']} photographs at {budget.evaluation_size} pixels, means over the buckets "
         f"{', '.join(buckets)} %.",
         markdown_table(["variant", "masks", *(METRIC_TITLES[metric] for metric in metrics)], by_metric),
     ]
+    if ablation.stage == "encoder":
+        parts += [
+            "Rank correlation of credibility and true error (see `evaluate`):",
+            markdown_table(["variant", "masks", "correlation"], by_rank),
+        ]
     if len(buckets) > 1 and "psnr_hole" in metrics:
         parts += [
             "PSNR in the hole (dB) by bucket:",
