@@ -182,7 +182,19 @@ def _add_evaluate(subparsers: argparse._SubParsersAction) -> None:
 
 
 # Those of evaluation.ablations, which is slow to import.
-_ABLATIONS = ("dilation", "input", "skips", "loss", "credibility", "coarse", "feedback")
+_ABLATIONS = (
+    "dilation",
+    "input",
+    "skips",
+    "loss",
+    "credibility",
+    "masks",
+    "codebook",
+    "rate",
+    "average",
+    "coarse",
+    "feedback",
+)
 
 
 def _add_ablate(subparsers: argparse._SubParsersAction) -> None:
@@ -190,9 +202,9 @@ def _add_ablate(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "ablate",
         help=text,
-        description=f"{text.capitalize()}. dilation: Table 6 of the paper; input: what the VQ stage earns; skips, "
-        "loss, credibility, coarse, feedback: what the name says. Writes OUT/ABLATION/ablation.md; given "
-        "again, variants that are done are not done again.",
+        description=f"{text.capitalize()}. dilation is Table 6 of the paper, input what the VQ stage earns, the others "
+        "what their names say. Writes OUT/ABLATION/ablation.md; given again, variants that are done are not done "
+        "again.",
     )
     parser.set_defaults(run=commands.ablate)
     parser.add_argument("ablation", metavar="ABLATION", help=f"one of {', '.join(_ABLATIONS)}")

@@ -56,7 +56,7 @@ def budget(image_folder: Path) -> Budget:
 def test_variants_share_all_that_comes_before_the_stage_and_its_start(base, name):
     ablation = ABLATIONS[name]
     models = [variant_model(base, ablation, variant, NARROW, seed=3) for variant in ablation.variants.values()]
-    trained = {"refiner": "refiner", "encoder": "encoder_b1"}[ablation.stage]
+    trained = {"autoencoder": "vqvae", "encoder": "encoder_b1", "refiner": "refiner"}[ablation.stage]
     for part in {"vqvae", "encoder_b1", "credibility_map", "refiner"} - (set() if ablation.fine_tuned else {trained}):
         for model in models:
             expected = getattr(base, part).state_dict()
@@ -159,6 +159,17 @@ def test_the_encoder_is_varied_by_its_options(base, budget, tmp_path, monkeypatc
     assert "Figures of the coarse result" in text and "channels" not in text
     document = json.loads((tmp_path / "0.9" / "evaluation.json").read_text())
     assert f"{document['credibility']['brush']['coarse']['mean']:.2f}" in text.split("Rank correlation")[1]
+
+
+def test_masks_and_learning_rates_are_those_of_the_variant(base, budget, tmp_path):
+    for name in ("masks", "rate", "codebook"):
+        run_ablation(name, base, "tiny", replace(budget, steps=5), tmp_path / name, metrics=("psnr_hole",))
+    read = {path.parent.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("*/*/*/options.json")}
+    assert read["random-walk"]["mask_kinds"] == ["random_walk"]
+    assert read["mixture"]["mask_kinds"] == ["random_walk", "brush", "box"]
+    assert [read[key]["learning_rate"] for key in ("1e-4", "4e-4", "1.6e-3")] == [1e-4, 4e-4, 1.6e-3]
+    config = json.loads((tmp_path / "codebook" / "128" / "autoencoder" / "model" / "config.json").read_text())
+    assert config["num_codes"] == 128
 
 
 def test_what_can_not_be_ablated_is_refused(base, budget, tmp_path):

@@ -21,7 +21,7 @@ from ..data import InpaintingDataset, load_images
 from ..errors import InvalidInputError
 from ..inpainter import HVQInpainter
 from ..losses import LOSS_PRESETS, composite
-from ..masks import RATIO_BUCKETS
+from ..masks import MASK_KINDS, RATIO_BUCKETS
 from .evaluate import digest, evaluate
 from .networks import load_networks
 from .options import METRICS, Bucket, EvaluationOptions
@@ -128,6 +128,34 @@ ABLATIONS: dict[str, Ablation] = {
         },
         method="coarse",
     ),
+    "masks": Ablation(
+        question="Masks to train EncoderB1 on",
+        stage="encoder",
+        variants={
+            "random-walk": Variant("random walks (the paper's)", options={"mask_kinds": ("random_walk",)}),
+            "mixture": Variant("random walks, strokes and boxes", options={"mask_kinds": MASK_KINDS}),
+        },
+        method="coarse",
+    ),
+    "codebook": Ablation(
+        question="Codes in each codebook",
+        stage="autoencoder",
+        variants={str(number): Variant(str(number), {"num_codes": number}) for number in (128, 512, 2048)},
+        method="oracle",
+        mask_kinds=("brush",),
+    ),
+    "rate": Ablation(
+        question="Learning rate of the refiner",
+        stage="refiner",
+        variants={rate: Variant(rate, options={"learning_rate": float(rate)}) for rate in ("1e-4", "4e-4", "1.6e-3")},
+        method="refined",
+    ),
+    "average": Ablation(
+        question="Moving average of the refiner's weights",
+        stage="refiner",
+        variants={decay: Variant(decay, options={"ema_decay": float(decay)}) for decay in ("0", "0.99", "0.998")},
+        method="refined",
+    ),
     "coarse": Ablation(
         question="Stage 2 with a loss of the VQ stage's picture beside those of the latents",
         stage="encoder",
@@ -150,6 +178,10 @@ ABLATIONS: dict[str, Ablation] = {
 }
 
 
+# What each stage trains.
+_TRAINED_PARTS = {"autoencoder": "vqvae", "encoder": "encoder_b1", "refiner": "refiner"}
+
+
 def variant_model(
     base: HVQInpainter, ablation: Ablation, variant: Variant, refiner_channels: tuple[int, int, int], seed: int
 ) -> HVQInpainter:
@@ -159,7 +191,7 @@ def variant_model(
         refiner_channels: of a refiner that is drawn anew.
         seed: of the weights drawn anew.
     """
-    anew = None if ablation.fine_tuned else {"refiner": "refiner", "encoder": "encoder_b1"}[ablation.stage]
+    anew = None if ablation.fine_tuned else _TRAINED_PARTS[ablation.stage]
     changes = {"refiner_channels": refiner_channels} if anew == "refiner" else {}
     config = dataclasses.replace(base.config, **{**changes, **variant.config})
     torch.manual_seed(seed)
@@ -263,6 +295,7 @@ def run_ablation(
             vgg_weights=vgg_weights,
             lpips_weights=lpips_weights,
             learning_rate_warmup=min(200, budget.steps // 10),
+            quantization_warmup=min(500, budget.steps // 5),
             **{**common, **variant.options},
         )
         for key, variant in ablation.variants.items()
@@ -293,7 +326,7 @@ def run_ablation(
                 raise InvalidInputError("Ablations run in one process: start them with plain python.")
             start = variant_model(base, ablation, variant, budget.refiner_channels, budget.seed)
             cache = None
-            if ablation.stage == "refiner":
+            if ablation.stage == "refiner" and sample_options(training[key]) == samples.options:
                 cache = cache_inputs(
                     base, samples, budget.steps * budget.batch_size, _cache_folder(folder, settings), accelerator.device
                 )
@@ -338,8 +371,9 @@ def ablation_report(name: str, base_name: str, budget: Budget, documents: dict[s
             by_metric.append(
                 [*labels, *(format(figures["mean"][metric], METRIC_FORMATS[metric]) for metric in metrics)]
             )
-            correlation = document["credibility"][kind][ablation.method]["mean"]
-            by_rank.append([*labels, "none" if correlation is None else format(correlation, ".2f")])
+            if ablation.stage == "encoder":
+                correlation = document["credibility"][kind][ablation.method]["mean"]
+                by_rank.append([*labels, "none" if correlation is None else format(correlation, ".2f")])
             by_bucket.append([*labels, *(format(figures[bucket].get("psnr_hole", 0), ".2f") for bucket in buckets)])
     parts = [
         f"# {ablation.question}",
@@ -350,7 +384,7 @@ def ablation_report(name: str, base_name: str, budget: Budget, documents: dict[s
         f"{', '.join(buckets)} %.",
         markdown_table(["variant", "masks", *(METRIC_TITLES[metric] for metric in metrics)], by_metric),
     ]
-    if ablation.stage == "encoder":
+    if by_rank:
         parts += [
             "Rank correlation of credibility and true error (see `evaluate`):",
             markdown_table(["variant", "masks", "correlation"], by_rank),
