@@ -58,6 +58,9 @@ def results_text(document: dict) -> str:
         if lost
         else "Every bucket is won against both of OpenCV's methods."
     )
+    true_global = ""
+    if all("true_global" in methods for methods in document["figures"].values()):
+        true_global = "coarse, true global codes is what coarse were if EncoderB1 knew all global codes; "
     lpips = ""
     if "lpips" in settings.get("metrics", []):
         lpips = f"LPIPS (0.1, AlexNet), whole image, on the same composites:\n\n{bucket_table(document, 'lpips')}\n\n"
@@ -67,8 +70,8 @@ def results_text(document: dict) -> str:
         f"one mask for each photograph and bucket (seed {settings['seed']}), "
         f"OpenCV's methods with radius {settings['opencv_radius']} (OpenCV {versions['opencv']}). "
         "Coarse is the VQ stage alone; coarse, blended the same by Poisson blending, which is what the refiner gets; "
-        "refined is the whole network; coarse, true global codes is what coarse were if EncoderB1 knew all global "
-        "codes; the oracle is the intact photograph's own codes through the decoder."
+        f"refined is the whole network; {true_global}"
+        "the oracle is the intact photograph's own codes through the decoder."
         f"\n\n{bucket_table(document, 'psnr_hole')}\n\n{lpips}"
         f"{verdict} Codebooks on the intact photographs: {codebooks}. "
         "All metrics are in [evaluation.json](evaluation.json)."
