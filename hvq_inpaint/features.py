@@ -43,9 +43,9 @@ _CONVENTIONS = {
 
 
 class VGG19Features(nn.Module):
-    """A frozen VGG-19 up to relu5_1. Each map is divided by its mean activation on the images given to `calibrate`.
+    """A frozen VGG-19 up to relu5_1, whose maps have a mean activation of 1 on the images given to `calibrate`.
 
-    Different sources of the weights have activations of very different scale; so divided, a loss preset means the same.
+    Different sources of the weights have activations of very different scale; so scaled, a loss preset means the same.
 
     Args:
         state: tensors named `features.N.weight` and `features.N.bias`, as in torchvision; others are ignored.
@@ -58,7 +58,6 @@ class VGG19Features(nn.Module):
         self.value_range = value_range
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
-        self.register_buffer("mean_activations", torch.ones(len(_TAPS)))
         self.convolutions = nn.ModuleDict()
         for index, in_channels, out_channels in _CONVOLUTIONS:
             convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1)
@@ -102,18 +101,6 @@ class VGG19Features(nn.Module):
 
     def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
         """`image` (B, 3, H, W) in [0, 1] to five maps (B, 64, H, W) .. (B, 512, H/16, W/16)."""
-        return [map_ / mean for map_, mean in zip(self._activations(image), self.mean_activations, strict=True)]
-
-    @torch.no_grad()
-    def calibrate(self, images: torch.Tensor) -> None:
-        """Store the mean activation of each map on intact `images` (N, 3, H, W)."""
-        totals = sum(
-            torch.stack([map_.float().mean() * len(part) for map_ in self._activations(part)])
-            for part in images.split(8)
-        )
-        self.mean_activations.copy_(totals / len(images))
-
-    def _activations(self, image: torch.Tensor) -> list[torch.Tensor]:
         x = (image * self.value_range - self.mean) / self.std
         maps = []
         for index, _, _ in _CONVOLUTIONS:
@@ -123,6 +110,23 @@ class VGG19Features(nn.Module):
             if index in _TAPS:
                 maps.append(x)
         return maps
+
+    @torch.no_grad()
+    def calibrate(self, images: torch.Tensor) -> None:
+        """Divide each map by its mean activation on intact `images` (N, 3, H, W).
+
+        Convolutions, ReLU and max pooling carry a positive factor through, so the weights before a map take the
+        division and those after it the multiplication, and no map has to be divided.
+        """
+        totals = sum(torch.stack([map_.float().mean() * len(part) for map_ in self(part)]) for part in images.split(8))
+        means = dict(zip(_TAPS, (totals / len(images)).tolist(), strict=True))
+        scale = 1.0  # of what the convolution is given
+        for index, _, _ in _CONVOLUTIONS:
+            convolution = self.convolutions[str(index)]
+            scaled = 1 / means[index] if index in means else scale
+            convolution.weight.mul_(scaled / scale)
+            convolution.bias.mul_(scaled)
+            scale = scaled
 
 
 def load_vgg19(path: str | None) -> VGG19Features:

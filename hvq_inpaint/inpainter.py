@@ -157,6 +157,18 @@ class HVQInpainter(
         global_quantized, global_codes = self.vqvae.global_quantizer.quantize(global_latents)
         return self._decode(damaged, known, mid, global_latents, global_quantized, global_codes)
 
+    def vq_stage(self, damaged: torch.Tensor, known: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The first half of `forward`, for those who need no refiner; arguments as there.
+
+        Returns:
+            `mid` (B, 128, H/4, W/4), `global_latents` (B, 64, H/8, W/8) and `coarse` (B, 3, H, W) in [0, 1].
+        """
+        self._check_tensors(damaged, known)
+        mid, global_latents = self.encoder_b1(torch.where(known > 0.5, damaged, 0), known)
+        global_quantized, _ = self.vqvae.global_quantizer.quantize(global_latents)
+        _, _, coarse = self.vqvae.decode(global_quantized, mid)
+        return mid, global_latents, coarse.float().clamp(0, 1)
+
     def _decode(
         self,
         damaged: torch.Tensor,
@@ -169,7 +181,7 @@ class HVQInpainter(
         """From the global codes to the composite."""
         local_quantized, local_codes, coarse = self.vqvae.decode(global_quantized, mid)
         coarse = coarse.float().clamp(0, 1)
-        refined = self.refiner(self.coarse_composite(coarse, damaged, known), known).float()
+        refined = self.refine(coarse, damaged, known)
         return InpaintOutput(
             mid=mid,
             global_latents=global_latents,
@@ -191,6 +203,10 @@ class HVQInpainter(
         if self.config.poisson_composite:
             return poisson_composite(coarse, damaged, known)
         return composite(coarse, damaged, known)
+
+    def refine(self, coarse: torch.Tensor, damaged: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        """The second half of `forward`: I_out (B, 3, H, W), in [0, 1] in eval mode, from the VQ stage's result."""
+        return self.refiner(self.coarse_composite(coarse, damaged, known), known).float()
 
     @staticmethod
     def _check_tensors(damaged: torch.Tensor, known: torch.Tensor) -> None:

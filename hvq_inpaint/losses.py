@@ -129,13 +129,25 @@ def unit_feature_loss(features: FeatureFunction, output: torch.Tensor, target: t
         output, target: (B, 3, H, W).
     """
     distances = [
-        (F.normalize(of_output.float(), dim=1, eps=_UNIT_EPS) - F.normalize(of_target.float(), dim=1, eps=_UNIT_EPS))
-        .square()
-        .sum(dim=1)
-        .mean()
+        _unit_distance(of_output, of_target).mean()
         for of_output, of_target in zip(features(output), features(target), strict=True)
     ]
     return torch.stack(distances).mean()
+
+
+def _unit_distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """|a / |a| - b / |b||^2 of the vectors of two maps (B, C, H, W): (B, H, W) float32, 0 where both are none.
+
+    From three sums over the channels, so that no map has to be divided or kept in float32.
+    """
+
+    def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return (a * b).sum(dim=1, dtype=torch.float32)
+
+    squared, others = product(first, first), product(second, second)
+    # Of what is shorter than _UNIT_EPS the length is taken to be that: it counts for less, down to nothing.
+    lengths, other_lengths = squared.clamp_min(_UNIT_EPS**2), others.clamp_min(_UNIT_EPS**2)
+    return squared / lengths + others / other_lengths - 2 * product(first, second) * (lengths * other_lengths).rsqrt()
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,20 @@ def test_figures_of_flat_images_are_known(model, tmp_path):
         assert damaged["mean"][metric] == pytest.approx((damaged["10-20"][metric] + damaged["50-60"][metric]) / 2)
 
 
+def test_chosen_rows_and_metrics_have_the_figures_of_all_and_nothing_else_is_measured(
+    model, files, evaluation, monkeypatch
+):
+    few = replace(OPTIONS, methods=("coarse",), opencv=False, metrics=("l1", "psnr_hole"))
+    monkeypatch.setattr(model.refiner, "forward", None)
+    monkeypatch.setattr("hvq_inpaint.evaluation.evaluate.ssim", None)
+    result = evaluate(model, files, few)
+    assert result.credibility["box"].keys() == {"coarse"}
+    for kind, methods in result.figures.items():
+        assert methods.keys() == {"coarse"}
+        for name, figures in methods["coarse"].items():
+            assert figures == {metric: evaluation.figures[kind]["coarse"][name][metric] for metric in few.metrics}
+
+
 def test_rows_of_the_model_equal_its_own_pictures(model, files):
     """One image, one mask: every row of the model again from `forward` and `reconstruct`, in NumPy on 8-bit pixels."""
     bucket = (0.2, 0.3)

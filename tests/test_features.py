@@ -56,11 +56,20 @@ def test_the_oxford_convention_subtracts_the_mean_of_0_to_255(reference, tmp_pat
     assert all(torch.allclose(map_, other, rtol=1e-4, atol=1e-3) for map_, other in zip(maps, expected, strict=True))
 
 
-def test_calibrated_maps_have_a_mean_of_one_and_pass_gradients_to_the_image_only(reference):
+def test_calibrated_maps_are_those_of_before_over_their_means(reference):
     features = VGG19Features(convolutions(reference), "torchvision")
-    images = torch.rand(10, 3, 32, 32)
-    features.calibrate(images)
-    assert all(map_.mean().item() == pytest.approx(1, rel=1e-4) for map_ in features(images))
+    images, other = torch.rand(10, 3, 32, 32), torch.rand(1, 3, 32, 32) * 0.2
+    means, expected = [map_.mean() for map_ in features(images)], features(other)
+    for _ in range(2):  # the second time nothing is left to do
+        features.calibrate(images)
+        assert all(map_.mean().item() == pytest.approx(1, rel=1e-4) for map_ in features(images))
+        for map_, before, mean in zip(features(other), expected, means, strict=True):
+            assert torch.allclose(map_, before / mean, rtol=1e-3, atol=1e-4)
+
+
+def test_gradients_pass_to_the_image_only(reference):
+    features = VGG19Features(convolutions(reference), "torchvision")
+    features.calibrate(torch.rand(2, 3, 32, 32))
     image = torch.rand(1, 3, 32, 32, requires_grad=True)
     sum(map_.sum() for map_ in features(image)).backward()
     assert image.grad.any() and not any(parameter.requires_grad for parameter in features.parameters())

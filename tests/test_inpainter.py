@@ -49,6 +49,15 @@ def test_shapes_of_the_paper():
     }
 
 
+def test_the_two_halves_are_those_of_the_whole(model):
+    image, known = random_batch()
+    output = model(image, known)
+    mid, global_latents, coarse = model.vq_stage(image, known)
+    assert torch.equal(mid, output.mid) and torch.equal(global_latents, output.global_latents)
+    assert torch.equal(coarse, output.coarse)
+    assert torch.equal(model.refine(coarse, image * known, known), output.refined)
+
+
 def test_known_pixels_bit_for_bit_and_the_hole_from_the_refiner(model):
     image, known = random_batch()
     output = model(image, known)

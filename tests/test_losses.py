@@ -127,6 +127,15 @@ def test_unit_feature_loss_of_dark_vectors_has_a_finite_gradient():
     assert torch.isfinite(output.grad).all()
 
 
+def test_unit_features_that_are_none_are_equal_to_each_other_and_at_distance_one_from_others():
+    one, none = torch.ones(1, 3, 2, 2), torch.zeros(1, 3, 2, 2)
+    distances = {(0, 0): (none, none), (1, 0): (one, none), (1, 1): (one, one), (1, -1): (one, -one)}
+    expected = {(0, 0): 0, (1, 0): 1, (1, 1): 0, (1, -1): 4}
+    for name, (output, target) in distances.items():
+        loss = losses.unit_feature_loss(lambda image: [image], output, target)
+        assert loss.item() == pytest.approx(expected[name], abs=1e-6)
+
+
 def test_gram_matrices_are_float32_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert losses.gram_matrix(OUTPUT.bfloat16()).dtype == torch.float32

@@ -22,7 +22,7 @@ from hvq_inpaint.data import InpaintingDataset
 from hvq_inpaint.metrics import LPIPS
 from hvq_inpaint.training import trainer
 from hvq_inpaint.training.options import parse_options
-from hvq_inpaint.training.stages import EncoderStage
+from hvq_inpaint.training.stages import EncoderStage, RefinerStage
 from hvq_inpaint.training.validation import validate
 
 ROOT = Path(__file__).parent.parent
@@ -390,3 +390,34 @@ def test_the_coarse_picture_of_training_is_that_of_inference(model):
         coarse = model.vqvae.decoder_a(output.global_quantized, output.local_quantized)
     expected = ((coarse - image).abs() * (known + 6 * (1 - known))).mean()
     assert logs["loss/coarse"].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_features_are_taken_of_a_window_that_moves_and_is_the_same_again(model):
+    more = ["--stage", "refiner", "--dataset", "x", "--output", "x", "--loss", "unit_features"]
+    options = parse_options([*more, "--crop-size", "64", "--feature-window", "32"])[0]
+    image, known = torch.rand(2, 3, 64, 64), (torch.rand(2, 1, 64, 64) > 0.3).float()
+    seen = []
+
+    def features(pixels):
+        seen.append(pixels.detach().clone())
+        return [pixels]
+
+    def windows(steps):
+        stage = RefinerStage(model, options, features).train()
+        for step in steps:
+            seen.clear()
+            stage.before_step(step, image)
+            stage(image, known)
+            of_output, of_target = seen
+            assert of_output.shape == of_target.shape == (2, 3, 32, 32)
+            matches = (
+                (image.unfold(2, 32, 1).unfold(3, 32, 1) == of_target[:, :, None, None]).all(-1).all(-1).all(1).all(0)
+            )
+            yield matches.nonzero().tolist()[0]
+
+    first = list(windows(range(8)))
+    assert len({tuple(corner) for corner in first}) > 4
+    assert list(windows(range(5, 8))) == first[5:]
+    for size in ("8", "65"):
+        with pytest.raises(InvalidInputError, match="feature-window"):
+            parse_options([*more, "--crop-size", "64", "--feature-window", size])

@@ -282,6 +282,7 @@ def run_ablation(
         limit=budget.limit,
         batch_size=budget.evaluation_batch_size,
         opencv=False,
+        methods=(ablation.method,),
         metrics=tuple(metrics or networks.metrics),
     )
     common = {field: getattr(budget, field) for field in _TRAINING_FIELDS}

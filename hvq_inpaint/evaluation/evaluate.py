@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -36,7 +36,7 @@ from ..vqvae import VQVAEOutput
 from .baselines import load_opencv
 from .methods import Batch, check_outputs, method_names, method_title, picture_path, run_methods
 from .networks import MetricNetworks
-from .options import METRICS, SET_METRICS, EvaluationOptions, bucket_name
+from .options import METRICS, PIXEL_METRICS, SET_METRICS, EvaluationOptions, bucket_name
 from .records import Record
 from .samples import Masks, evaluation_crop
 
@@ -72,28 +72,32 @@ class Evaluation:
 
 
 def measure(
-    output: torch.Tensor, target: torch.Tensor, missing: torch.Tensor, networks: MetricNetworks | None = None
+    output: torch.Tensor,
+    target: torch.Tensor,
+    missing: torch.Tensor,
+    metrics: Sequence[str] = PIXEL_METRICS,
+    networks: MetricNetworks | None = None,
 ) -> dict[str, list[float]]:
-    """Every metric that has a value for each image.
+    """The metrics that have a value for each image.
 
     Args:
         output, target: (B, 3, H, W) in [0, 1], rounded to 8 bits.
         missing: (B, 1, H, W), 1 in the hole.
-        networks: for LPIPS, which is left out without them.
+        metrics: of `IMAGE_METRICS`.
+        networks: for LPIPS.
 
     Returns:
-        B values for each name in `IMAGE_METRICS`.
+        B values for each of `metrics`.
     """
-    values = {
-        "psnr": psnr(output, target).clamp(max=PSNR_LIMIT),
-        "psnr_hole": psnr(output, target, missing).clamp(max=PSNR_LIMIT),
-        "ssim": ssim(output, target),
-        "l1": mean_l1(output, target),
-        "l1_hole": mean_l1(output, target, missing),
+    functions = {
+        "psnr": lambda: psnr(output, target).clamp(max=PSNR_LIMIT),
+        "psnr_hole": lambda: psnr(output, target, missing).clamp(max=PSNR_LIMIT),
+        "ssim": lambda: ssim(output, target),
+        "l1": lambda: mean_l1(output, target),
+        "l1_hole": lambda: mean_l1(output, target, missing),
+        "lpips": lambda: networks.lpips(output, target),
     }
-    if networks is not None and networks.lpips is not None:
-        values["lpips"] = networks.lpips(output, target)
-    return {name: value.tolist() for name, value in values.items()}
+    return {name: functions[name]().tolist() for name in metrics}
 
 
 def credibility_correlation(
@@ -212,6 +216,10 @@ def measure_records(
             }
 
 
+def _credibility_rows(methods: Iterable[str]) -> list[str]:
+    return [method for method in methods if method in CREDIBILITY_OF]
+
+
 def _images_name(batch: int) -> str:
     return f"{batch:06d}-images"
 
@@ -231,6 +239,7 @@ def _measure_batch(
     """All that is measured on some images under the masks of one setting, as arrays."""
     target, missing = round_to_uint8(batch.image), batch.missing
     outputs = run_methods(model, batch, clean, options)
+    image_metrics = [metric for metric in options.metrics if metric not in SET_METRICS]
     record: Record = {"shares": missing.mean(dim=(1, 2, 3)).double().cpu().numpy()}
     composites = {}
     for method, output in outputs.composites.items():
@@ -240,13 +249,11 @@ def _measure_batch(
                 "the model's weights or their precision are broken."
             )
         composites[method] = round_to_uint8(output)
-        values = measure(composites[method], target, missing, networks if "lpips" in options.metrics else None)
-        for metric in options.metrics:
-            if metric in SET_METRICS:
-                record[f"{method}/{metric}"] = networks.features_of(metric)(composites[method]).cpu().numpy()
-            else:
-                record[f"{method}/{metric}"] = np.array(values[metric], dtype=np.float64)
-    for method in CREDIBILITY_OF:
+        for metric, values in measure(composites[method], target, missing, image_metrics, networks).items():
+            record[f"{method}/{metric}"] = np.array(values, dtype=np.float64)
+        for metric in set(SET_METRICS) & set(options.metrics):
+            record[f"{method}/{metric}"] = networks.features_of(metric)(composites[method]).cpu().numpy()
+    for method in _credibility_rows(outputs.composites):
         correlations = credibility_correlation(outputs.credibility, composites[method], target, missing)
         record[f"{method}/credibility"] = np.array(correlations, dtype=np.float64)
     if export is not None:
@@ -285,7 +292,7 @@ def summarise(
         kind: {method: {} for method in names} for kind in options.mask_kinds
     }
     credibility: dict[str, dict[str, dict[str, float]]] = {
-        kind: {method: {} for method in CREDIBILITY_OF} for kind in options.mask_kinds
+        kind: {method: {} for method in _credibility_rows(names)} for kind in options.mask_kinds
     }
     shares: dict[str, dict[str, float]] = {kind: {} for kind in options.mask_kinds}
     for setting, (kind, bucket) in enumerate(tqdm(options.settings, desc="figures", unit="setting", disable=None)):
@@ -299,7 +306,7 @@ def summarise(
                 else _mean(values[f"{method}/{metric}"])
                 for metric in metrics
             }
-        for method in CREDIBILITY_OF:
+        for method in _credibility_rows(names):
             credibility[kind][method][name] = _mean_of_known(values[f"{method}/credibility"])
     for methods in figures.values():
         for by_bucket in methods.values():

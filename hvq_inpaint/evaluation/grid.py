@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ def picture_grid(model: HVQInpainter, images: Sequence[Path], options: Evaluatio
 
     The photographs are spread over those that `evaluate` measures, and have the same masks.
     """
+    options = replace(options, methods=("damaged", "coarse", "refined"), opencv=False)
     device = model.vqvae.global_quantizer.codebook.device
     chosen = spread(len(images), options.limit or len(images))
     masks = Masks(options)

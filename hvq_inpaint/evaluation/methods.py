@@ -45,7 +45,7 @@ class MethodOutputs:
     """What the methods make of a batch."""
 
     composites: dict[str, torch.Tensor]  # by method (B, 3, S, S) in [0, 1], with the known pixels
-    credibility: torch.Tensor  # of the model (B, 1, S/8, S/8) in [0, 1], 1 = credible
+    credibility: torch.Tensor  # of the model's global latents (B, 1, S/8, S/8) in [0, 1], 1 = credible
 
 
 def method_names(model: HVQInpainter, options: EvaluationOptions) -> tuple[str, ...]:
@@ -60,7 +60,10 @@ def method_names(model: HVQInpainter, options: EvaluationOptions) -> tuple[str, 
             raise InvalidInputError(f"A row called {name} exists already; give that folder of --outputs another name.")
     blended = ("blended",) if model.config.poisson_composite else ()
     classical = OPENCV_METHODS if options.opencv else ()
-    return ("damaged", *classical, *others, "coarse", *blended, "refined", "true_global", "oracle")
+    rows = ("damaged", *classical, *others, "coarse", *blended, "refined", "true_global", "oracle")
+    if options.methods is None:
+        return rows
+    return tuple(row for row in rows if row in (*classical, *others, *options.methods))
 
 
 def method_title(method: str) -> str:
@@ -79,27 +82,37 @@ def run_methods(model: HVQInpainter, batch: Batch, clean: VQVAEOutput, options: 
     Args:
         clean: what the VQ-VAE makes of the intact batch.
     """
+    names = method_names(model, options)
     image, known, is_missing = batch.image, 1 - batch.missing, batch.missing > 0.5
-    output = model(image, known)
     damaged = torch.where(is_missing, 0, image)
-    composites = {"damaged": damaged}
-    if options.opencv:
-        for method in OPENCV_METHODS:
-            fills = [inpaint_opencv(crop, mask, method) for crop, mask in zip(batch.pixels, batch.masks, strict=True)]
-            composites[method] = torch.cat([to_tensor(fill) for fill in fills]).to(image.device)
-    for folder in options.outputs:
-        fills = [
-            _read_output(picture_path(folder, batch.kind, batch.bucket, index), options.size) for index in batch.indices
-        ]
-        composites[Path(folder).name] = torch.where(is_missing, torch.cat(fills).to(image.device), image)
-    composites["coarse"] = torch.where(is_missing, output.coarse, image)
-    if model.config.poisson_composite:
-        composites["blended"] = model.coarse_composite(output.coarse, damaged, known)
-    composites["refined"] = output.composite
-    _, _, true_global = model.vqvae.decode(clean.global_quantized, output.mid)
-    composites["true_global"] = torch.where(is_missing, true_global.float().clamp(0, 1), image)
-    composites["oracle"] = torch.where(is_missing, clean.reconstruction.float().clamp(0, 1), image)
-    return MethodOutputs(composites, output.credibility)
+    mid, global_latents, coarse = model.vq_stage(damaged, known)
+
+    def pasted(pictures: list[np.ndarray]) -> torch.Tensor:
+        return torch.where(is_missing, torch.cat([to_tensor(picture) for picture in pictures]).to(image.device), image)
+
+    def composite_of(method: str) -> torch.Tensor:
+        if method == "damaged":
+            return damaged
+        if method in OPENCV_METHODS:
+            crops = zip(batch.pixels, batch.masks, strict=True)
+            return pasted([inpaint_opencv(crop, mask, method) for crop, mask in crops])
+        if method == "coarse":
+            return torch.where(is_missing, coarse, image)
+        if method == "blended":
+            return model.coarse_composite(coarse, damaged, known)
+        if method == "refined":
+            return torch.where(is_missing, model.refine(coarse, damaged, known), image)
+        if method == "true_global":
+            _, _, picture = model.vqvae.decode(clean.global_quantized, mid)
+            return torch.where(is_missing, picture.float().clamp(0, 1), image)
+        if method == "oracle":
+            return torch.where(is_missing, clean.reconstruction.float().clamp(0, 1), image)
+        (folder,) = (folder for folder in options.outputs if Path(folder).name == method)
+        paths = [picture_path(folder, batch.kind, batch.bucket, index) for index in batch.indices]
+        return pasted([_read_output(path, options.size) for path in paths])
+
+    credibility = model.credibility_map(global_latents, model.vqvae.global_quantizer.codebook)
+    return MethodOutputs({name: composite_of(name) for name in names}, credibility)
 
 
 def check_outputs(batches: list[list[int]], options: EvaluationOptions) -> None:
@@ -112,8 +125,8 @@ def check_outputs(batches: list[list[int]], options: EvaluationOptions) -> None:
                     raise InvalidInputError(f"There is no picture {path}; --export shows what is needed.")
 
 
-def _read_output(path: Path, size: int) -> torch.Tensor:
+def _read_output(path: Path, size: int) -> np.ndarray:
     picture = open_image(path)
     if picture.size != (size, size):
         raise InvalidInputError(f"{path} is {picture.width} x {picture.height} pixels; it must be {size} x {size}.")
-    return to_tensor(np.array(picture.convert("RGB")))
+    return np.array(picture.convert("RGB"))

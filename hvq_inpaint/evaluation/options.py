@@ -46,6 +46,7 @@ class EvaluationOptions:
     limit: int | None = None  # so many images, spread evenly over the dataset
     batch_size: int = 8
     opencv: bool = True  # the rows of the classical methods
+    methods: tuple[str, ...] | None = None  # of this model's rows only these; None: all
     outputs: tuple[str, ...] = ()  # folders with the pictures of other methods
     metrics: tuple[str, ...] = PIXEL_METRICS
 

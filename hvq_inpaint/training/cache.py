@@ -70,9 +70,7 @@ def cache_inputs(
                 batch.append(samples[index])
             made = {name: torch.stack([sample[name] for sample in batch]) for name in ("image", "known")}
             damaged, known = (made["image"] * made["known"]).to(device), made["known"].to(device)
-            mid, global_latents = model.encoder_b1(damaged, known)
-            global_quantized, _ = model.vqvae.global_quantizer.quantize(global_latents)
-            made["coarse"] = model.vqvae.decode(global_quantized, mid)[2].float().clamp(0, 1)
+            _, _, made["coarse"] = model.vq_stage(damaged, known)
             for name, array in arrays.items():
                 array[start : start + len(batch)] = (made[name] * 255).round().byte().cpu().numpy()
             bar.update(len(batch))

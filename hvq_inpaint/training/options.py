@@ -14,6 +14,7 @@ from ..losses import LOSS_PRESETS
 from ..masks import MASK_KINDS
 
 _MIN_LPIPS_CROP = 40  # pixels: AlexNet's, and the shift by up to 3
+_MIN_FEATURE_WINDOW = 16  # pixels: VGG-19 halves them four times
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class TrainingOptions:
     low_credibility_weight: float = 8.0
     coarse_weight: float = 0.0
     loss: str = "l1"
+    feature_window: int = 0
     vgg_weights: str | None = None
     lpips_weights: str | None = None
 
@@ -85,6 +87,11 @@ class TrainingOptions:
         if self.stage == "refiner" and LOSS_PRESETS[self.loss].lpips > 0 and self.crop_size < _MIN_LPIPS_CROP:
             raise InvalidInputError(
                 f"--crop-size must be at least {_MIN_LPIPS_CROP} for --loss {self.loss}, not {self.crop_size}."
+            )
+        if self.feature_window and not _MIN_FEATURE_WINDOW <= self.feature_window <= self.crop_size:
+            raise InvalidInputError(
+                f"--feature-window must be 0 or lie between {_MIN_FEATURE_WINDOW} and the crop size {self.crop_size}, "
+                f"not {self.feature_window}."
             )
         if self.fine_tune and not (self.stage == "encoder" and self.init):
             raise InvalidInputError("--fine-tune is for --stage encoder, and needs the model to go on with in --init.")
@@ -253,6 +260,13 @@ def build_parser() -> argparse.ArgumentParser:
         choices=tuple(LOSS_PRESETS),
         default=defaults["loss"],
         help="refiner: weights of Eq. (17); lpips and unit_features are additions to the paper",
+    )
+    stages.add_argument(
+        "--feature-window",
+        type=int,
+        default=defaults["feature_window"],
+        help="refiner: side in pixels of the window of each crop that VGG-19 looks at, another in each step, to save "
+        "time; 0: the whole crop",
     )
     stages.add_argument(
         "--vgg-weights",

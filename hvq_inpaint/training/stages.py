@@ -11,6 +11,7 @@ from torch import nn
 from ..credibility import code_distances, credibility_weights
 from ..inpainter import HVQInpainter
 from ..losses import LOSS_PRESETS, FeatureFunction, ImageDistance, credibility_loss, mid_loss, refiner_loss, vqvae_loss
+from ..masks import RawRandom
 from ..quantizer import codebook_usage, to_vectors
 from .options import TrainingOptions
 
@@ -164,11 +165,21 @@ class RefinerStage(TrainingStage):
         # Not sub-modules: the feature networks are no part of what is trained, saved or wrapped.
         self.__dict__["features"], self.__dict__["lpips"] = features, lpips
         self.shift = (0, 0)
+        self.window = (slice(None), slice(None))
 
     def before_step(self, step: int, image: torch.Tensor) -> Logs:
         # LPIPS looks at every fourth pixel: were it always the same ones, a pattern of that width could please it.
         self.shift = (step % 4, step // 4 % 4)
+        if size := self.options.feature_window:
+            # Keyed by the step, so that a resumed run draws the same.
+            random = RawRandom("feature window", self.options.seed, step)
+            corner = [random.integer(0, length - size) for length in image.shape[-2:]]
+            self.window = tuple(slice(start, start + size) for start in corner)
         return {}
+
+    def windowed_features(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """The feature maps of this step's window."""
+        return self.features(image[(..., *self.window)])
 
     @torch.compiler.disable  # which would compile anew for each of the 16 sizes
     def shifted_lpips(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -183,7 +194,8 @@ class RefinerStage(TrainingStage):
         if coarse is None:
             refined = self.model(image, known).refined
         else:
-            refined = self.model.refiner(self.model.coarse_composite(coarse, image * known, known), known)
+            refined = self.model.refine(coarse, image * known, known)
+        features = self.windowed_features if self.features is not None else None
         lpips = self.shifted_lpips if self.lpips is not None else None
-        loss, terms = refiner_loss(refined, image, known, self.loss_weights, self.features, lpips)
+        loss, terms = refiner_loss(refined, image, known, self.loss_weights, features, lpips)
         return loss, {f"loss/{name}": term for name, term in terms.items()}
