@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 
 os.environ.update(
     HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", GRADIO_ANALYTICS_ENABLED="False"
@@ -15,8 +16,15 @@ import torch
 from PIL import Image
 
 from hvq_inpaint import HVQConfig, HVQInpainter
+from hvq_inpaint.evaluation.evaluate import Evaluation, evaluate
+from hvq_inpaint.evaluation.networks import MetricNetworks
+from hvq_inpaint.evaluation.options import EvaluationOptions
+from hvq_inpaint.metrics import LPIPS
 
 torch.set_num_threads(2)
+
+# A small evaluation: two mask kinds, two buckets.
+OPTIONS = EvaluationOptions(mask_kinds=("random_walk", "box"), buckets=((0.1, 0.2), (0.5, 0.6)), size=32, batch_size=2)
 
 
 def make_model(seed: int = 0, **changes: object) -> HVQInpainter:
@@ -78,3 +86,24 @@ def random_alexnet(seed: int = 0) -> dict[str, torch.Tensor]:
 
     torch.manual_seed(seed)
     return {name: tensor for name, tensor in alexnet().state_dict().items() if name.startswith("features.")}
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three generated photographs, one of them wider than the crop of `OPTIONS`."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for number, width in enumerate((32, 48, 32)):
+        Image.fromarray(make_pixels(32, width, number)).save(folder / f"{number}.png")
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture(scope="session")
+def evaluation(files: list[Path]) -> Evaluation:
+    """Of the fixture `model` on `files`."""
+    return evaluate(make_model(), files, OPTIONS)
+
+
+@pytest.fixture(scope="session")
+def networks() -> MetricNetworks:
+    """LPIPS on an AlexNet drawn at random: the arithmetic is what it is with the trained one."""
+    return MetricNetworks(lpips=LPIPS(random_alexnet()))
