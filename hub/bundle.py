@@ -19,7 +19,7 @@ from huggingface_hub import ModelCard
 
 from hvq_inpaint import HVQConfig, HVQInpainter, InvalidInputError
 from hvq_inpaint.evaluation.methods import method_title
-from hvq_inpaint.evaluation.report import METRIC_FORMATS
+from hvq_inpaint.evaluation.report import METRIC_FORMATS, gains_table
 from hvq_inpaint.inpainter import save_state
 
 HERE = Path(__file__).parent
@@ -65,6 +65,8 @@ def results_text(document: dict) -> str:
     if "lpips" in settings.get("metrics", []):
         lpips = f"LPIPS (0.1, AlexNet), whole image, on the same composites:\n\n{bucket_table(document, 'lpips')}\n\n"
     return (
+        "What the whole network (refined) and the VQ stage alone (coarse) gain over the better of OpenCV's two methods, "
+        f"means over the mask ratios:\n\n{gains_table(document['figures'])}\n\n"
         "PSNR in the hole in dB, mean of per-image values on composites rounded to 8 bits: "
         f"{document['number_of_images']} held-out photographs, central {settings['size']} x {settings['size']} pixels, "
         f"one mask for each photograph and bucket (seed {settings['seed']}), "

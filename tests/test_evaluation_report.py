@@ -11,14 +11,12 @@ import pytest
 from conftest import OPTIONS
 from PIL import Image
 
-from hvq_inpaint.evaluation.evaluate import (
-    measure_records,
-)
+from hvq_inpaint.evaluation.evaluate import measure_records
 from hvq_inpaint.evaluation.grid import picture_grid
 from hvq_inpaint.evaluation.methods import picture_path
 from hvq_inpaint.evaluation.options import PIXEL_METRICS
 from hvq_inpaint.evaluation.paper import QUOTED_TABLES
-from hvq_inpaint.evaluation.report import summary, to_json, to_markdown
+from hvq_inpaint.evaluation.report import gains_table, summary, to_json, to_markdown
 
 
 def test_the_grid_shows_the_pictures_under_their_titles(model, files, tmp_path):
@@ -70,6 +68,24 @@ def test_quoted_tables_are_whole_and_their_marks_explained(table):
     for row in table.rows:
         for cell in row[2:]:
             assert float(cell.partition("[")[0]) >= 0
+
+
+def test_gains_are_over_the_better_classical_method_in_each_metric(evaluation):
+    means = {
+        "telea": {"psnr_hole": 20.0, "lpips": 0.3},
+        "navier_stokes": {"psnr_hole": 19.0, "lpips": 0.2},
+        "coarse": {"psnr_hole": 19.5, "lpips": 0.25},
+        "refined": {"psnr_hole": 21.25, "lpips": 0.1},
+    }
+    figures = {"brush": {method: {"mean": mean} for method, mean in means.items()}}
+    assert gains_table(figures).splitlines()[2:] == [
+        "| brush | coarse  |                       -0.50 |                   1.25 |",
+        "| brush | refined |                       +1.25 |                   0.50 |",
+    ]
+    text = to_markdown(evaluation, "a model", "photographs", "cpu")
+    assert gains_table(evaluation.figures) in text and "LPIPS, share" not in text
+    without = replace(evaluation, options=replace(OPTIONS, opencv=False))
+    assert "Against the better" not in to_markdown(without, "a model", "photographs", "cpu")
 
 
 def test_markdown_has_a_table_for_each_mask_kind(evaluation):

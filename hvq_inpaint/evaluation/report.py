@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from .baselines import OPENCV_RADIUS
+from .baselines import OPENCV_METHODS, OPENCV_RADIUS
 from .evaluate import PSNR_LIMIT, Evaluation
 from .methods import method_title
 from .options import METRICS, SET_METRICS, bucket_name
@@ -101,6 +101,12 @@ def to_markdown(evaluation: Evaluation, model: str, dataset: str, device: str) -
         "## Mean over the buckets",
         summary(evaluation),
     ]
+    if options.opencv and options.methods is None and (gains := gains_table(evaluation.figures)):
+        parts += [
+            "## Against the better of OpenCV's two methods",
+            "Means over the buckets, each metric against the method that is better in it.",
+            gains,
+        ]
     for kind in options.mask_kinds:
         parts += [f"## Masks: {kind}", _table_of_kind(evaluation, kind)]
     parts += [
@@ -131,6 +137,33 @@ def summary(evaluation: Evaluation) -> str:
         for method, by_bucket in methods.items()
     ]
     return markdown_table(["masks", "method", *(METRIC_TITLES[metric] for metric in metrics)], rows)
+
+
+def gains_table(figures: dict[str, dict[str, dict[str, dict[str, float]]]]) -> str:
+    """What `coarse` and `refined` gain over the better classical method, by mask kind; empty without these metrics.
+
+    Args:
+        figures: those of an `Evaluation`, or of its JSON, with the rows of OpenCV.
+
+    Returns:
+        A Markdown table: the difference of the PSNR in the hole, and LPIPS as a share of the classical method's.
+    """
+    first = next(iter(next(iter(figures.values())).values()))["mean"]
+    metrics = [metric for metric in ("psnr_hole", "lpips") if metric in first]
+    rows = []
+    for kind, methods in figures.items():
+        means = {method: by_bucket["mean"] for method, by_bucket in methods.items()}
+        for method in ("coarse", "refined"):
+            cells = []
+            if "psnr_hole" in metrics:
+                best = max(means[name]["psnr_hole"] for name in OPENCV_METHODS)
+                cells.append(f"{means[method]['psnr_hole'] - best:+.2f}")
+            if "lpips" in metrics:
+                best = min(means[name]["lpips"] for name in OPENCV_METHODS)
+                cells.append(f"{means[method]['lpips'] / best:.2f}" if best else "none")
+            rows.append([kind.replace("_", " "), method_title(method), *cells])
+    titles = {"psnr_hole": "PSNR in the hole, gain (dB)", "lpips": "LPIPS, share of theirs"}
+    return markdown_table(["masks", "method", *(titles[metric] for metric in metrics)], rows) if metrics else ""
 
 
 def quoted_markdown(table: QuotedTable) -> str:
