@@ -65,8 +65,8 @@ def results_text(document: dict) -> str:
     if "lpips" in settings.get("metrics", []):
         lpips = f"LPIPS (0.1, AlexNet), whole image, on the same composites:\n\n{bucket_table(document, 'lpips')}\n\n"
     return (
-        "What the whole network (refined) and the VQ stage alone (coarse) gain over the better of OpenCV's two methods, "
-        f"means over the mask ratios:\n\n{gains_table(document['figures'])}\n\n"
+        "What the whole network (refined) and the VQ stage alone (coarse) gain over the better of OpenCV's two "
+        f"methods, means over the mask ratios:\n\n{gains_table(document['figures'])}\n\n"
         "PSNR in the hole in dB, mean of per-image values on composites rounded to 8 bits: "
         f"{document['number_of_images']} held-out photographs, central {settings['size']} x {settings['size']} pixels, "
         f"one mask for each photograph and bucket (seed {settings['seed']}), "
