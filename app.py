@@ -26,9 +26,9 @@ from hvq_inpaint.visualize import stage_pictures
 TITLE = "Fill in a photograph"
 EXPLANATION = """
 Paint over what should disappear, and the model makes up what could have been there. It describes a photograph by codes,
-like words from a dictionary: it guesses those under your strokes from what is around them, judges how far each guess
-can be trusted, decodes them to a rough picture and refines that. Everything outside the strokes stays as it was, bit
-for bit.
+like words from a dictionary: it guesses those under your strokes from what is around them, measures how well each guess
+fits its word, decodes them to a rough picture and refines that. Everything outside the strokes stays as it was, bit for
+bit.
 """
 FOOTNOTE = """
 After Li, Xu and Chen, [Hierarchical Vector-Quantized Variational Autoencoder and Vector Credibility Mechanism for
@@ -40,7 +40,7 @@ CAPTIONS = {
     "damaged": "1. Damaged input (F2): what the model sees of the photograph; black is missing.",
     "global_codes": "2. Global codes (Q1): the layout in cells of 8 x 8 pixels; a colour is a code.",
     "local_codes": "3. Local codes (Q2): the texture in cells of 4 x 4 pixels; a colour is a code.",
-    "credibility": "4. Credibility: how far each global code is trusted; yellow is credible, violet is not.",
+    "credibility": "4. Credibility: how near each guess is to its global code; it does not tell wrong from right.",
     "coarse": "5. VQ result: the codes of the part worked on, decoded to a rough picture.",
     "refined": "6. Refined (I_out): the rough picture fitted to its surroundings, its details redrawn.",
     "composite": "7. Composite (I_comp): the refined picture in the hole, the photograph everywhere else.",

@@ -175,6 +175,7 @@ LOSS_PRESETS: dict[str, LossWeights] = {
     # Sharper, at the cost of l1. LPIPS as a measure flatters what was trained with it.
     "lpips": LossWeights(hole=6, valid=1, perceptual=0, style=0, tv=0, lpips=2),
     "unit_features": LossWeights(hole=6, valid=1, perceptual=0, style=0, tv=0, unit_features=3),
+    "unit_features_lpips": LossWeights(hole=6, valid=1, perceptual=0, style=0, tv=0, unit_features=3, lpips=1),
 }
 
 

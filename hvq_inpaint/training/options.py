@@ -259,7 +259,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--loss",
         choices=tuple(LOSS_PRESETS),
         default=defaults["loss"],
-        help="refiner: weights of Eq. (17); lpips and unit_features are additions to the paper",
+        help="refiner: weights of Eq. (17); those with lpips or unit_features are additions to the paper",
     )
     stages.add_argument(
         "--feature-window",
@@ -277,7 +277,7 @@ def build_parser() -> argparse.ArgumentParser:
     stages.add_argument(
         "--lpips-weights",
         metavar="FILE",
-        help="refiner: safetensors with AlexNet's convolutions for the loss lpips, instead of torchvision's download",
+        help="refiner: safetensors with AlexNet's convolutions for LPIPS, instead of torchvision's download",
     )
 
     following = parser.add_argument_group("following a run")
