@@ -166,7 +166,8 @@ class FrechetDistance:
     def __init__(self, true: np.ndarray) -> None:
         given = nn.Identity()
         given.num_features = true.shape[1]  # what torchmetrics asks a feature network for
-        self.metric = FrechetInceptionDistance(feature=given, reset_real_features=False)
+        # The sets are whole on the process that asks: torchmetrics must not wait for the others to add theirs.
+        self.metric = FrechetInceptionDistance(feature=given, reset_real_features=False, sync_on_compute=False)
         self.metric.update(torch.from_numpy(true), real=True)
 
     def __call__(self, features: np.ndarray) -> float:

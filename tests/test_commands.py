@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_model, make_pixels
+from conftest import make_model, make_pixels, random_alexnet
 from PIL import Image, ImageCms
+from safetensors.torch import save_file
 
 import hvq_inpaint
 from hvq_inpaint import HVQInpainter, commands
@@ -258,7 +259,10 @@ def test_evaluate_writes_its_files_and_says_the_same_twice(workplace, model_fold
 
 
 def test_evaluate_in_two_processes_gives_the_same_figures(workplace, model_folder, image_folder):
-    arguments = [*evaluate_arguments(model_folder, image_folder), "--limit", "5", "--batch-size", "2"]
+    save_file(random_alexnet(), "alexnet.safetensors")
+    arguments = [*evaluate_arguments(model_folder, image_folder), "--limit", "5", "--batch-size", "2", "--size", "48"]
+    # FD as well: one process only makes it of what all have measured.
+    arguments += ["--metrics", "psnr_hole", "lpips", "fd", "--lpips-weights", "alexnet.safetensors"]
     assert main([*arguments, "--out", "alone"]) == 0
     # 'accelerate launch --cpu' would start one process without a word.
     launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
