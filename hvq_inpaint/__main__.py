@@ -186,6 +186,7 @@ _ABLATIONS = (
     "dilation",
     "input",
     "skips",
+    "residual",
     "loss",
     "credibility",
     "masks",
@@ -234,7 +235,13 @@ def _add_ablate(subparsers: argparse._SubParsersAction) -> None:
         type=int,
         nargs=3,
         default=[16, 32, 64],
-        help="widths of the refiner, where that is trained (default: 16 32 64)",
+        help="widths of the refiner, where that is trained anew (default: 16 32 64)",
+    )
+    parser.add_argument(
+        "--refiner-residual",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="where it is trained anew, it makes what is added to its input, else the picture (default: yes)",
     )
     parser.add_argument(
         "--mixed-precision",

@@ -191,6 +191,7 @@ def ablate(arguments: argparse.Namespace) -> None:
         learning_rate=arguments.learning_rate,
         mixed_precision=arguments.mixed_precision,
         refiner_channels=tuple(arguments.refiner_channels),
+        refiner_residual=arguments.refiner_residual,
         seed=arguments.seed,
         workers=arguments.workers,
         limit=arguments.limit,

@@ -55,6 +55,7 @@ class MultiDilationRefiner(nn.Module):
             )
         )
         self.output = nn.Conv2d(full, 3, 3, padding=1)
+        self.residual = config.refiner_residual
         self._initialise()
 
     @torch.no_grad()
@@ -69,6 +70,8 @@ class MultiDilationRefiner(nn.Module):
                 nn.init.zeros_(module.bias)
         for block in self.blocks:
             block.merge.weight.mul_(len(self.blocks) ** -0.5)  # the blocks add up
+        if self.residual:
+            nn.init.zeros_(self.output.weight)  # an untrained refiner gives back what it gets
 
     def forward(self, coarse_composite: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         """I_out of the paper.
@@ -91,4 +94,6 @@ class MultiDilationRefiner(nn.Module):
             x = F.interpolate(x, scale_factor=2, mode="nearest")
             x = F.relu(convolution(torch.cat([x, skip], dim=1) if self.skips else x))
         refined = self.output(x)
+        if self.residual:
+            refined = coarse_composite + refined
         return refined if self.training else refined.clamp(0, 1)

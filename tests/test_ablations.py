@@ -27,7 +27,7 @@ from hvq_inpaint.evaluation.ablations import (
 from hvq_inpaint.evaluation.options import PIXEL_METRICS
 from hvq_inpaint.losses import LOSS_PRESETS
 
-NARROW = (8, 8, 16)
+NARROW = {"refiner_channels": (8, 8, 16), "refiner_residual": True}
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_an_ablation_trains_and_measures_every_variant_once(base, budget, tmp_pa
     report = run_ablation("input", base, "tiny", budget, tmp_path / "out", metrics=PIXEL_METRICS)
     assert [type(model) for model in trained] == [MeanColourInpainter, HarmonicInpainter, HVQInpainter, HVQInpainter]
     assert [model.config.poisson_composite for model in trained] == [True, True, False, True]
-    assert all(model.config.refiner_channels == (8, 8, 16) for model in trained)
+    assert all(model.config.refiner_channels == (8, 8, 16) and model.config.refiner_residual for model in trained)
     text = report.read_text()
     for key, variant in ABLATIONS["input"].variants.items():
         figures = json.loads((tmp_path / "out" / key / "evaluation.json").read_text())["figures"]

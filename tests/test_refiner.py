@@ -53,10 +53,12 @@ def test_a_fresh_refiner_passes_on_the_variance_of_its_input():
     assert 0.2 < maps["before"].std() < 2 and 0.5 < maps["after"].std() / maps["before"].std() < 3
 
 
-@pytest.mark.parametrize("skips", [False, True])
-def test_the_refiner_layer_by_layer(skips):
-    """Every layer again, from the weights: three convolutions, the blocks, two upsamplings, skip connections."""
-    refiner = MultiDilationRefiner(HVQConfig.from_dict({**TINY.to_dict(), "refiner_skips": skips})).train()
+@pytest.mark.parametrize(("skips", "residual"), [(False, False), (True, False), (True, True)])
+def test_the_refiner_layer_by_layer(skips, residual):
+    """Every layer again, from the weights: three convolutions, the blocks, two upsamplings, skips, the residual."""
+    config = HVQConfig.from_dict({**TINY.to_dict(), "refiner_skips": skips, "refiner_residual": residual})
+    refiner = MultiDilationRefiner(config).train()
+    torch.nn.init.normal_(refiner.output.weight)
     image, known = torch.rand(2, 3, 16, 24), (torch.rand(2, 1, 16, 24) > 0.4).float()
     weights = {name: parameter.detach() for name, parameter in refiner.named_parameters()}
 
@@ -73,7 +75,20 @@ def test_the_refiner_layer_by_layer(skips):
     x = convolve(torch.cat([x, half], dim=1) if skips else x, "decoder.0", padding=1).relu()
     x = doubled(x)
     x = convolve(torch.cat([x, full], dim=1) if skips else x, "decoder.1", padding=1).relu()
-    assert torch.allclose(refiner(image, known), convolve(x, "output", padding=1), atol=1e-5)
+    made = convolve(x, "output", padding=1)
+    assert torch.allclose(refiner(image, known), image + made if residual else made, atol=1e-4)
+
+
+def test_an_untrained_residual_refiner_gives_back_what_it_gets_and_learns_all_of_its_layers():
+    refiner = MultiDilationRefiner(HVQConfig.from_dict({**TINY.to_dict(), "refiner_residual": True})).train()
+    image, known = torch.rand(2, 3, 16, 24), (torch.rand(2, 1, 16, 24) > 0.4).float()
+    assert torch.equal(refiner(image, known), image)
+    optimizer = torch.optim.SGD(refiner.parameters(), lr=0.1)
+    for _ in range(2):  # the last layer first, and through it the others
+        optimizer.zero_grad()
+        refiner(image, known).square().mean().backward()
+        optimizer.step()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in refiner.parameters())
 
 
 def test_clamped_in_eval_mode_only():

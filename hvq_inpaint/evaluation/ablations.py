@@ -110,6 +110,15 @@ ABLATIONS: dict[str, Ablation] = {
         },
         method="refined",
     ),
+    "residual": Ablation(
+        question="What the refiner makes: the picture, or what is added to its input",
+        stage="refiner",
+        variants={
+            "picture": Variant("the picture (the paper's)", {"refiner_residual": False}),
+            "residual": Variant("what is added to its input", {"refiner_residual": True}),
+        },
+        method="refined",
+    ),
     "loss": Ablation(
         question="Weights of Eq. (17)",
         stage="refiner",
@@ -149,12 +158,14 @@ ABLATIONS: dict[str, Ablation] = {
         stage="refiner",
         variants={rate: Variant(rate, options={"learning_rate": float(rate)}) for rate in ("1e-4", "4e-4", "1.6e-3")},
         method="refined",
+        mask_kinds=("random_walk", "brush"),
     ),
     "average": Ablation(
         question="Moving average of the refiner's weights",
         stage="refiner",
         variants={decay: Variant(decay, options={"ema_decay": float(decay)}) for decay in ("0", "0.99", "0.998")},
         method="refined",
+        mask_kinds=("random_walk", "brush"),
     ),
     "coarse": Ablation(
         question="Stage 2 with a loss of the VQ stage's picture beside those of the latents",
@@ -183,16 +194,16 @@ _TRAINED_PARTS = {"autoencoder": "vqvae", "encoder": "encoder_b1", "refiner": "r
 
 
 def variant_model(
-    base: HVQInpainter, ablation: Ablation, variant: Variant, refiner_channels: tuple[int, int, int], seed: int
+    base: HVQInpainter, ablation: Ablation, variant: Variant, refiner_config: dict[str, Any], seed: int
 ) -> HVQInpainter:
     """The model that a variant starts from: `base`, with the stage's part drawn anew unless that is fine-tuned.
 
     Args:
-        refiner_channels: of a refiner that is drawn anew.
+        refiner_config: fields of the configuration for a refiner that is drawn anew.
         seed: of the weights drawn anew.
     """
     anew = None if ablation.fine_tuned else _TRAINED_PARTS[ablation.stage]
-    changes = {"refiner_channels": refiner_channels} if anew == "refiner" else {}
+    changes = refiner_config if anew == "refiner" else {}
     config = dataclasses.replace(base.config, **{**changes, **variant.config})
     torch.manual_seed(seed)
     model = variant.model(config)
@@ -232,11 +243,17 @@ class Budget:
     adam_betas: tuple[float, float] = (0.9, 0.99)
     mixed_precision: str | None = None
     refiner_channels: tuple[int, int, int] = (16, 32, 64)
+    refiner_residual: bool = True  # else a small budget goes into learning to give back the input
     seed: int = 0
     workers: int = 1
     limit: int | None = 60  # photographs to measure on, spread evenly
     evaluation_size: int = 256
     evaluation_batch_size: int = 8
+
+    @property
+    def refiner_config(self) -> dict[str, Any]:
+        """Of a refiner that is drawn anew, where the variant does not say otherwise."""
+        return {"refiner_channels": self.refiner_channels, "refiner_residual": self.refiner_residual}
 
 
 def run_ablation(
@@ -325,7 +342,7 @@ def run_ablation(
             accelerator = make_accelerator(training[key])
             if accelerator.num_processes > 1:
                 raise InvalidInputError("Ablations run in one process: start them with plain python.")
-            start = variant_model(base, ablation, variant, budget.refiner_channels, budget.seed)
+            start = variant_model(base, ablation, variant, budget.refiner_config, budget.seed)
             cache = None
             if ablation.stage == "refiner" and sample_options(training[key]) == samples.options:
                 cache = cache_inputs(
@@ -364,6 +381,8 @@ def ablation_report(name: str, base_name: str, budget: Budget, documents: dict[s
     how = "trained on" if ablation.fine_tuned else "trained anew"
     if ablation.stage == "refiner" and not ablation.fine_tuned:
         how += f" with channels {', '.join(map(str, budget.refiner_channels))}"
+        if "refiner_residual" not in next(iter(ablation.variants.values())).config:
+            how += ", for what is added to its input" if budget.refiner_residual else ", for the picture"
     by_metric, by_bucket, by_rank = [], [], []
     for kind in ablation.mask_kinds:
         for key, document in documents.items():
