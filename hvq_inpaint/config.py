@@ -42,7 +42,7 @@ class HVQConfig:
     refiner_blocks: int = 8
     dilation_rates: tuple[int, ...] = (1, 2, 4, 8)  # one entry = the single-rate variants of Table 6
     refiner_skips: bool = False  # skip connections from its encoder to its decoder, as in a U-Net
-    refiner_residual: bool = False  # what it makes is added to its input, and starts at zero
+    refiner_residual: bool = False  # what it makes is added to its input in the hole, and starts at zero
     poisson_composite: bool = False  # its input: the VQ stage's result blended into the known pixels, not pasted
 
     config_version: int = 1

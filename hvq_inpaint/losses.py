@@ -65,6 +65,29 @@ def credibility_loss(
     return norms.mean() + low_credibility_weight * (norms * weights).mean()
 
 
+def code_loss(
+    latents: torch.Tensor, codes: torch.Tensor, codebook: torch.Tensor, known: torch.Tensor, scale: torch.Tensor
+) -> torch.Tensor:
+    """Cross-entropy of the intact image's codes, mean over the missing cells; an addition to the paper.
+
+    A latent's probability of a code falls with the squared distance, p_k ~ exp(-|z - e_k|^2 / scale). Where several
+    codes are possible a latent goes towards one that is likely, while the L1 of Eq. (6) takes it between them.
+
+    Args:
+        latents: predicted from the damaged image (B, D, H, W).
+        codes: those of the intact one (B, H, W) int64.
+        codebook: (K, D).
+        known: at image resolution.
+        scale: scalar, a squared distance.
+    """
+    with torch.autocast(latents.device.type, enabled=False):
+        vectors = latents.float().permute(0, 2, 3, 1).flatten(0, 2)  # (N, D)
+        squared = codebook.square().sum(dim=1) - 2 * vectors @ codebook.t()  # (N, K), but for |z|^2, alike for all k
+        entropies = F.cross_entropy(-squared / scale, codes.flatten(), reduction="none")  # (N,)
+    missing = (1 - pool_known(known.float(), tuple(codes.shape[-2:]))).flatten()
+    return (entropies * missing).sum() / missing.sum().clamp_min(1)
+
+
 def hole_loss(output: torch.Tensor, target: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     """Eq. (11): L1 in the hole, normalised by the whole image."""
     return ((output - target).abs() * (1 - known)).mean()

@@ -95,5 +95,6 @@ class MultiDilationRefiner(nn.Module):
             x = F.relu(convolution(torch.cat([x, skip], dim=1) if self.skips else x))
         refined = self.output(x)
         if self.residual:
-            refined = coarse_composite + refined
+            # In the hole only: asked to be zero on the known pixels as well, all of it soon is.
+            refined = coarse_composite + (1 - known) * refined
         return refined if self.training else refined.clamp(0, 1)

@@ -55,6 +55,26 @@ def test_credibility_loss_has_a_finite_gradient_where_the_difference_is_zero():
     assert not damaged.grad[..., 0].any() and damaged.grad[..., 1].any()
 
 
+def test_code_loss_is_the_mean_surprise_at_the_missing_cells():
+    latents, codebook = torch.randn(2, 5, 4, 6, generator=GENERATOR), torch.randn(7, 5, generator=GENERATOR)
+    codes = torch.randint(7, (2, 4, 6), generator=GENERATOR)
+    known = KNOWN.clone()
+    known[0, :, :8, :8] = 1  # some cells are wholly known
+    surprises = []
+    for b in range(2):
+        for row in range(4):
+            for column in range(6):
+                if known[b, 0, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4].min() == 1:
+                    continue
+                distances = np.square(codebook.numpy() - latents[b, :, row, column].numpy()).sum(axis=1)
+                probabilities = np.exp(-distances / 1.7)
+                surprises.append(-np.log(probabilities[codes[b, row, column]] / probabilities.sum()))
+    assert 0 < len(surprises) < codes.numel()
+    loss = losses.code_loss(latents, codes, codebook, known, torch.tensor(1.7))
+    assert loss.item() == pytest.approx(np.mean(surprises), rel=1e-5)
+    assert losses.code_loss(latents, codes, codebook, torch.ones_like(known), torch.tensor(1.7)).item() == 0
+
+
 def test_hole_and_valid_loss_equations_11_and_12():
     difference = np.abs(OUTPUT.numpy() - TARGET.numpy())
     known = KNOWN.numpy()

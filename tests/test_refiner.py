@@ -76,7 +76,7 @@ def test_the_refiner_layer_by_layer(skips, residual):
     x = doubled(x)
     x = convolve(torch.cat([x, full], dim=1) if skips else x, "decoder.1", padding=1).relu()
     made = convolve(x, "output", padding=1)
-    assert torch.allclose(refiner(image, known), image + made if residual else made, atol=1e-4)
+    assert torch.allclose(refiner(image, known), image + (1 - known) * made if residual else made, atol=1e-4)
 
 
 def test_an_untrained_residual_refiner_gives_back_what_it_gets_and_learns_all_of_its_layers():

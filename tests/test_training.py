@@ -392,6 +392,31 @@ def test_the_coarse_picture_of_training_is_that_of_inference(model):
     assert logs["loss/coarse"].item() == pytest.approx(expected.item(), rel=1e-4)
 
 
+def test_the_local_codes_that_are_learned_are_those_of_the_intact_image(model):
+    """The cross-entropy of the one cell that misses a pixel, written out."""
+    options = parse_options(["--stage", "encoder", "--dataset", "x", "--output", "x", "--code-weight", "2"])[0]
+    stage = EncoderStage(model, options).train()
+    image = torch.rand(2, 3, 32, 32)
+    stage.start(image)
+    known = torch.ones(2, 1, 32, 32)
+    known[:, :, 13, 14] = 0
+    loss, logs = stage(image, known)
+    loss.backward()
+    assert loss.item() == pytest.approx(
+        sum(logs[f"loss/{name}"] * weight for name, weight in (("mid", 1), ("credibility", 1), ("codes", 2))).item(),
+        rel=1e-5,
+    )
+    output, vqvae = model.vqvae.eval()(image), model.vqvae
+    with torch.no_grad():
+        mid, latents = model.encoder_b1(image * known, known)
+        local = vqvae.encoder_a2(vqvae.global_quantizer.quantize(latents)[0], mid)[:, :, 3, 3]
+        squared = torch.cdist(local, vqvae.local_quantizer.codebook).square()
+        scale = (output.local_latents - output.local_quantized).square().sum(dim=1).mean()
+        expected = torch.nn.functional.cross_entropy(-squared / scale, output.local_codes[:, 3, 3])
+    assert logs["loss/codes"].item() == pytest.approx(expected.item(), rel=1e-3)
+    assert model.encoder_b1.convolutions.to_mid[0].weight.grad.abs().sum() > 0
+
+
 def test_features_are_taken_of_a_window_that_moves_and_is_the_same_again(model):
     more = ["--stage", "refiner", "--dataset", "x", "--output", "x", "--loss", "unit_features"]
     options = parse_options([*more, "--crop-size", "64", "--feature-window", "32"])[0]

@@ -168,11 +168,12 @@ ABLATIONS: dict[str, Ablation] = {
         mask_kinds=("random_walk", "brush"),
     ),
     "coarse": Ablation(
-        question="Stage 2 with a loss of the VQ stage's picture beside those of the latents",
+        question="Stage 2 with a loss of the VQ stage's picture, or of its codes, beside those of the latents",
         stage="encoder",
         variants={
             "off": Variant("latents only, Eq. (6) and (10) (the paper's)", options={"coarse_weight": 0.0}),
             "on": Variant("and the coarse picture, weight 4", options={"coarse_weight": 4.0}),
+            "codes": Variant("and the local codes' cross-entropy, weight 0.1", options={"code_weight": 0.1}),
         },
         method="coarse",
     ),

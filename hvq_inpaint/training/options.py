@@ -53,6 +53,7 @@ class TrainingOptions:
     credibility_quantile: float = 1.0
     low_credibility_weight: float = 8.0
     coarse_weight: float = 0.0
+    code_weight: float = 0.0
     loss: str = "l1"
     feature_window: int = 0
     vgg_weights: str | None = None
@@ -97,7 +98,7 @@ class TrainingOptions:
             raise InvalidInputError("--fine-tune is for --stage encoder, and needs the model to go on with in --init.")
         if not 0 < self.credibility_quantile <= 1:
             raise InvalidInputError(f"--credibility-quantile must lie in (0, 1], not {self.credibility_quantile}.")
-        for name in ("coarse_weight", "low_credibility_weight"):
+        for name in ("coarse_weight", "code_weight", "low_credibility_weight"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InvalidInputError(f"--{_flag(name)} must be at least 0, not {getattr(self, name)}.")
         if not 0 <= self.ema_decay < 1:
@@ -254,6 +255,12 @@ def build_parser() -> argparse.ArgumentParser:
         type=float,
         default=defaults["coarse_weight"],
         help="encoder: weight of the l1 loss of the VQ stage's result, an addition to the paper",
+    )
+    stages.add_argument(
+        "--code-weight",
+        type=float,
+        default=defaults["code_weight"],
+        help="encoder: weight of the cross-entropy of the local codes, an addition to the paper",
     )
     stages.add_argument(
         "--loss",

@@ -10,7 +10,16 @@ from torch import nn
 
 from ..credibility import code_distances, credibility_weights
 from ..inpainter import HVQInpainter
-from ..losses import LOSS_PRESETS, FeatureFunction, ImageDistance, credibility_loss, mid_loss, refiner_loss, vqvae_loss
+from ..losses import (
+    LOSS_PRESETS,
+    FeatureFunction,
+    ImageDistance,
+    code_loss,
+    credibility_loss,
+    mid_loss,
+    refiner_loss,
+    vqvae_loss,
+)
 from ..masks import RawRandom
 from ..quantizer import codebook_usage, to_vectors
 from .options import TrainingOptions
@@ -109,8 +118,9 @@ class AutoencoderStage(TrainingStage):
 class EncoderStage(TrainingStage):
     """Stage 2: EncoderB1 learns to predict the intact image's latents from the damaged one, Eq. (6) and (10).
 
-    With `coarse_weight`, an addition to the paper, also what the frozen decoder makes of its codes, by Eq. (11) and
-    (12) as in the loss preset l1; the gradient passes straight through both quantizers.
+    Two additions to the paper, off unless they are weighed: with `coarse_weight` it also learns from what the frozen
+    decoder makes of its codes, by Eq. (11) and (12) as in the loss preset l1; with `code_weight`, the cross-entropy of
+    the intact image's local codes. The gradient passes straight through the quantizers.
     """
 
     name = "encoder"
@@ -139,6 +149,10 @@ class EncoderStage(TrainingStage):
             "credibility/low_share": weights.mean(),
         }
         loss = of_mid + of_latents
+        if options.code_weight:
+            of_codes = self.local_code_loss(clean_mid, clean_latents, damaged_mid, damaged_latents, known)
+            logs["loss/codes"] = of_codes.detach()
+            loss = loss + options.code_weight * of_codes
         if options.coarse_weight:
             global_quantized, _ = model.vqvae.global_quantizer.quantize(damaged_latents)
             _, _, coarse = model.vqvae.decode(global_quantized, damaged_mid)
@@ -146,6 +160,25 @@ class EncoderStage(TrainingStage):
             logs["loss/coarse"] = of_pixels.detach()
             loss = loss + options.coarse_weight * of_pixels
         return loss, logs
+
+    def local_code_loss(
+        self,
+        clean_mid: torch.Tensor,
+        clean_latents: torch.Tensor,
+        damaged_mid: torch.Tensor,
+        damaged_latents: torch.Tensor,
+        known: torch.Tensor,
+    ) -> torch.Tensor:
+        """`losses.code_loss` of the local codes, on the scale of the clean batch's distances to them."""
+        vqvae = self.model.vqvae
+        with torch.no_grad():
+            clean_quantized, _ = vqvae.global_quantizer.quantize(clean_latents)
+            clean_local = vqvae.encoder_a2(clean_quantized, clean_mid)
+            local_quantized, codes = vqvae.local_quantizer.quantize(clean_local)
+            scale = (clean_local.float() - local_quantized).square().sum(dim=1).mean().clamp_min(1e-12)
+        damaged_quantized, _ = vqvae.global_quantizer.quantize(damaged_latents)
+        damaged_local = vqvae.encoder_a2(damaged_quantized, damaged_mid)
+        return code_loss(damaged_local, codes, vqvae.local_quantizer.codebook, known, scale)
 
 
 class RefinerStage(TrainingStage):
