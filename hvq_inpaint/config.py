@@ -107,7 +107,7 @@ class HVQConfig:
 PRESETS: dict[str, HVQConfig] = {
     # The sizes of the paper: 15.7 M parameters.
     "paper": HVQConfig(),
-    # The bundled model: a refiner of half the width, which two CPU cores can train, and all three additions.
+    # The bundled model: a refiner of half the width, which two CPU cores can train, and three additions.
     "small": HVQConfig(
         transformer_feedback=True, refiner_channels=(32, 64, 128), refiner_skips=True, poisson_composite=True
     ),
