@@ -189,6 +189,7 @@ _ABLATIONS = (
     "residual",
     "loss",
     "credibility",
+    "hole",
     "masks",
     "codebook",
     "rate",

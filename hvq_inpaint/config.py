@@ -36,6 +36,7 @@ class HVQConfig:
     transformer_blocks: int = 4
     transformer_heads: int = 8
     transformer_feedback: bool = False  # feed the transformer's output back into F_mid2
+    harmonic_input: bool = False  # it sees the solution of Laplace's equation in the hole, not zeros
 
     # Multi-dilation refiner
     refiner_channels: tuple[int, int, int] = (64, 128, 256)  # at full, half and quarter size

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .blending import harmonic_extension
 from .config import HVQConfig
 from .vqvae import EncoderA1
 
@@ -86,6 +87,7 @@ class EncoderB1(nn.Module):
         super().__init__()
         width, dim, mid = config.transformer_width, config.code_dim, config.mid_channels
         self.head_dim = width // config.transformer_heads
+        self.harmonic_input = config.harmonic_input
         # Of EncoderA1's output on intact images. The latents of a VQ-VAE may be of any scale: not brought to one, small
         # ones drown in the embedding of what is known, and the first steps overshoot.
         self.register_buffer("latent_mean", torch.zeros(dim))
@@ -132,12 +134,16 @@ class EncoderB1(nn.Module):
         """From a damaged image to F_mid2 and E1F2.
 
         Args:
-            damaged: (B, 3, H, W) in [0, 1], 0 where missing; H and W multiples of 8.
+            damaged: (B, 3, H, W) in [0, 1], 0 where missing; H and W multiples of 8. With the configuration's
+                `harmonic_input` the hole is filled smoothly before the first layer sees it: the start is then a coarse
+                guess of the picture, and not codes of black.
             known: (B, 1, H, W), 1 = known, 0 = missing.
 
         Returns:
             `mid` (B, 128, H/4, W/4) and `global_latents` (B, 64, H/8, W/8).
         """
+        if self.harmonic_input:
+            damaged = harmonic_extension(damaged.float(), known)
         mid, latents = self.convolutions(torch.cat([damaged, 1 - known], dim=1))
         height, width = latents.shape[-2:]
         known_share = F.avg_pool2d(known, 8).flatten(2).transpose(1, 2)  # (B, N, 1)

@@ -21,6 +21,18 @@ def test_started_from_encoder_a1_it_equals_it():
     assert torch.allclose(mid, expected_mid, atol=1e-6) and torch.allclose(latents, expected_latents, atol=1e-6)
 
 
+def test_with_harmonic_input_it_starts_from_the_codes_of_a_smooth_fill():
+    encoder_a1 = EncoderA1(TINY)
+    encoder_b1 = EncoderB1(HVQConfig.from_dict({**TINY.to_dict(), "harmonic_input": True}))
+    encoder_b1.start_from(encoder_a1, torch.rand(3, 3, 32, 32))
+    ramp = torch.linspace(0, 1, 40).expand(2, 3, 32, 40)  # which solves Laplace's equation
+    known = torch.ones(2, 1, 32, 40)
+    known[:, :, 12:20, 16:24] = 0
+    for damaged in (ramp * known, torch.where(known > 0, ramp, 7.0)):  # what the hole holds does not matter
+        for made, expected in zip(encoder_b1(damaged, known), encoder_a1(ramp), strict=True):
+            assert torch.allclose(made, expected, atol=1e-2)
+
+
 @pytest.mark.parametrize("feedback", [False, True])
 def test_every_weight_gets_a_gradient_once_the_zeros_have_moved(feedback):
     encoder = EncoderB1(HVQConfig.from_dict({**TINY.to_dict(), "transformer_feedback": feedback}))

@@ -137,6 +137,15 @@ ABLATIONS: dict[str, Ablation] = {
         },
         method="coarse",
     ),
+    "hole": Ablation(
+        question="What EncoderB1 sees in the hole",
+        stage="encoder",
+        variants={
+            "zeros": Variant("zeros (the paper's)", {"harmonic_input": False}),
+            "harmonic": Variant("the solution of Laplace's equation", {"harmonic_input": True}),
+        },
+        method="coarse",
+    ),
     "masks": Ablation(
         question="Masks to train EncoderB1 on",
         stage="encoder",
