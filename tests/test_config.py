@@ -23,7 +23,9 @@ def test_the_paper_has_about_15_7_million_parameters():
 
 def test_the_paper_s_preset_has_none_of_the_additions_and_the_bundled_one_has_three():
     additions = ("transformer_feedback", "refiner_skips", "poisson_composite")
-    assert not any(getattr(HVQConfig.preset("paper"), name) for name in (*additions, "harmonic_input", "refiner_residual"))
+    assert not any(
+        getattr(HVQConfig.preset("paper"), name) for name in (*additions, "harmonic_input", "refiner_residual")
+    )
     assert all(getattr(HVQConfig.preset("small"), name) for name in additions)
     assert HVQConfig() == HVQConfig.preset("paper")
 
