@@ -168,6 +168,9 @@ def test_masks_and_learning_rates_are_those_of_the_variant(base, budget, tmp_pat
     assert read["random-walk"]["mask_kinds"] == ["random_walk"]
     assert read["mixture"]["mask_kinds"] == ["random_walk", "brush", "box"]
     assert [read[key]["learning_rate"] for key in ("1e-4", "4e-4", "1.6e-3")] == [1e-4, 4e-4, 1.6e-3]
+    said = {name: (tmp_path / name / "ablation.md").read_text() for name in ("masks", "rate", "codebook")}
+    assert "learning rate 0.0004" in said["masks"] and "learning rate 0.0004" not in said["rate"]  # it is varied
+    assert "same photographs, crops;" in said["masks"] and "crops and masks;" in said["rate"]
     config = json.loads((tmp_path / "codebook" / "128" / "autoencoder" / "model" / "config.json").read_text())
     assert config["num_codes"] == 128
 

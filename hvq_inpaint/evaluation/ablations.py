@@ -393,6 +393,9 @@ def ablation_report(name: str, base_name: str, budget: Budget, documents: dict[s
         how += f" with channels {', '.join(map(str, budget.refiner_channels))}"
         if "refiner_residual" not in next(iter(ablation.variants.values())).config:
             how += ", for what is added to its input" if budget.refiner_residual else ", for the picture"
+    varied = {name for variant in ablation.variants.values() for name in variant.options}
+    rate = "" if "learning_rate" in varied else f"learning rate {budget.learning_rate:g}, "
+    drawn = "crops" if "mask_kinds" in varied else "crops and masks"
     by_metric, by_bucket, by_rank = [], [], []
     for kind in ablation.mask_kinds:
         for key, document in documents.items():
@@ -408,8 +411,8 @@ def ablation_report(name: str, base_name: str, budget: Budget, documents: dict[s
     parts = [
         f"# {ablation.question}",
         f"For each variant the stage {ablation.stage} was {how}: {budget.steps} steps of {budget.batch_size} crops of "
-        f"{budget.crop_size} pixels, learning rate {budget.learning_rate:g}, seed {budget.seed}, the same photographs, "
-        f"crops and masks; all else is that of {base_name}. Figures of the {ablation.method} result "
+        f"{budget.crop_size} pixels, {rate}seed {budget.seed}, the same photographs, {drawn}; all else is that of "
+        f"{base_name}. Figures of the {ablation.method} result "
         f"on {first['number_of_images']} photographs at {budget.evaluation_size} pixels, means over the buckets "
         f"{', '.join(buckets)} %.",
         markdown_table(["variant", "masks", *(METRIC_TITLES[metric] for metric in metrics)], by_metric),
