@@ -3,6 +3,7 @@
 An addition to the paper, which does not say how the known pixels enter the refiner's input: the preset `paper` pastes
 them over the VQ stage's result. Blended, the hole has the Laplacian of that result (up to the error that is left by the
 sweeps, and the clamp to [0, 1]) and meets the known pixels at its border, so that no offset in colour is left there.
+Blended with nothing, a hole is the solution of Laplace's equation: what EncoderB1 sees there with `harmonic_input`.
 """
 
 from __future__ import annotations
