@@ -192,6 +192,8 @@ _ABLATIONS = (
     "hole",
     "masks",
     "codebook",
+    "warmup",
+    "crop",
     "rate",
     "average",
     "coarse",

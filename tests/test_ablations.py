@@ -161,16 +161,17 @@ def test_the_encoder_is_varied_by_its_options(base, budget, tmp_path, monkeypatc
     assert f"{document['credibility']['brush']['coarse']['mean']:.2f}" in text.split("Rank correlation")[1]
 
 
-def test_masks_and_learning_rates_are_those_of_the_variant(base, budget, tmp_path):
-    for name in ("masks", "rate", "codebook"):
+def test_options_and_configurations_are_those_of_the_variant(base, budget, tmp_path):
+    for name in ("masks", "rate", "codebook", "warmup"):
         run_ablation(name, base, "tiny", replace(budget, steps=5), tmp_path / name, metrics=("psnr_hole",))
     read = {path.parent.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("*/*/*/options.json")}
     assert read["random-walk"]["mask_kinds"] == ["random_walk"]
     assert read["mixture"]["mask_kinds"] == ["random_walk", "brush", "box"]
     assert [read[key]["learning_rate"] for key in ("1e-4", "4e-4", "1.6e-3")] == [1e-4, 4e-4, 1.6e-3]
+    assert [read[key]["quantization_warmup"] for key in ("none", "fifth")] == [0, 1]
     said = {name: (tmp_path / name / "ablation.md").read_text() for name in ("masks", "rate", "codebook")}
     assert "learning rate 0.0004" in said["masks"] and "learning rate 0.0004" not in said["rate"]  # it is varied
-    assert "same photographs, crops;" in said["masks"] and "crops and masks;" in said["rate"]
+    assert "same photographs, crops;" in said["masks"] and "photographs, crops and masks;" in said["rate"]
     config = json.loads((tmp_path / "codebook" / "128" / "autoencoder" / "model" / "config.json").read_text())
     assert config["num_codes"] == 128
 
@@ -186,15 +187,27 @@ def test_what_can_not_be_ablated_is_refused(base, budget, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_names_every_ablation_and_the_report_quotes_the_paper():
+def test_the_command_names_every_ablation():
     assert set(_ABLATIONS) == set(ABLATIONS)
+
+
+def report_of(name: str, mask_kind: str, method: str) -> str:
     document = {
         "number_of_images": 1,
         "settings": {"metrics": ["psnr"], "buckets_percent": ["30-40"]},
-        "figures": {"random_walk": {"refined": {"30-40": {"psnr": 20.0}, "mean": {"psnr": 20.0}}}},
-        "credibility": {"random_walk": {"refined": {"mean": None}}},
+        "figures": {mask_kind: {method: {"30-40": {"psnr": 20.0}, "mean": {"psnr": 20.0}}}},
+        "credibility": {mask_kind: {method: {"mean": None}}},
     }
-    text = ablation_report(
-        "dilation", "a model", Budget("a", "b"), dict.fromkeys(ABLATIONS["dilation"].variants, document)
-    )
+    return ablation_report(name, "a model", Budget("a", "b"), dict.fromkeys(ABLATIONS[name].variants, document))
+
+
+def test_the_report_quotes_the_paper():
+    text = report_of("dilation", "random_walk", "refined")
     assert "Table 6" in text and "111.81" in text
+
+
+def test_the_report_does_not_call_the_same_what_is_varied(monkeypatch):
+    ablation = replace(ABLATIONS["crop"], mask_kinds=("brush",))
+    monkeypatch.setitem(ABLATIONS, "crop", ablation)
+    text = report_of("crop", "brush", "coarse")
+    assert "2000 steps, learning rate 0.0004, seed 0, the same photographs; all else" in text

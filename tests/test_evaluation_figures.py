@@ -48,7 +48,7 @@ def test_measure_of_a_hand_computed_case():
 
 
 def test_figures_of_flat_images_are_known(model, tmp_path):
-    """On grey 51 and grey 102 a black hole is off by 0.2 and 0.4, and Navier-Stokes is exact."""
+    """On grey 51 and grey 102 a black hole is off by 0.2 and 0.4; Navier-Stokes and Laplace's equation are exact."""
     for grey in (51, 102):
         Image.new("RGB", (32, 32), (grey, grey, grey)).save(tmp_path / f"{grey}.png")
     result = evaluate(model, sorted(tmp_path.iterdir()), replace(OPTIONS, mask_kinds=("random_walk",)))
@@ -56,8 +56,9 @@ def test_figures_of_flat_images_are_known(model, tmp_path):
         figures = result.figures["random_walk"]["damaged"][bucket]
         assert figures["psnr_hole"] == pytest.approx((-10 * math.log10(0.04) - 10 * math.log10(0.16)) / 2, abs=1e-4)
         assert figures["l1_hole"] == pytest.approx(0.3, abs=1e-6)
-        exact = result.figures["random_walk"]["navier_stokes"][bucket]
-        assert exact == pytest.approx({"psnr": 100, "psnr_hole": 100, "ssim": 1, "l1": 0, "l1_hole": 0})
+        for method in ("navier_stokes", "harmonic"):
+            exact = result.figures["random_walk"][method][bucket]
+            assert exact == pytest.approx({"psnr": 100, "psnr_hole": 100, "ssim": 1, "l1": 0, "l1_hole": 0})
     damaged = result.figures["random_walk"]["damaged"]
     for metric in PIXEL_METRICS:
         assert damaged["mean"][metric] == pytest.approx((damaged["10-20"][metric] + damaged["50-60"][metric]) / 2)
@@ -114,7 +115,8 @@ def test_rows_of_the_model_equal_its_own_pictures(model, files):
 def test_a_model_that_pastes_has_no_blended_row(files):
     options = replace(OPTIONS, mask_kinds=("box",), buckets=((0.1, 0.2),))
     pasting = evaluate(make_model(poisson_composite=False), files[:1], options)
-    assert list(pasting.figures["box"]) == ["damaged", *OPENCV_METHODS, "coarse", "refined", "true_global", "oracle"]
+    rows = ["damaged", *OPENCV_METHODS, "harmonic", "coarse", "refined", "true_global", "oracle"]
+    assert list(pasting.figures["box"]) == rows
 
 
 def test_codebook_usage_is_that_of_the_intact_crops(model, files, evaluation):

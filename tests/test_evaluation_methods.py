@@ -68,7 +68,7 @@ def test_exported_pictures_are_those_of_the_evaluation_and_score_the_same(model,
     (tmp_path / "refined").rename(tmp_path / "other")
     scored = evaluate(model, files, replace(OPTIONS, outputs=(str(tmp_path / "other"),)))
     for methods in scored.figures.values():
-        assert list(methods)[:4] == ["damaged", "telea", "navier_stokes", "other"]
+        assert list(methods)[:5] == ["damaged", "telea", "navier_stokes", "harmonic", "other"]
         assert methods["other"] == methods["refined"]
     assert "| other " in to_markdown(scored, "a model", "photographs", "cpu")
 

@@ -41,7 +41,7 @@ def test_json_holds_every_figure_and_setting(evaluation):
     assert {"torch", "numpy", "pillow", "opencv", "hvq_inpaint"} <= set(document["versions"])
     assert document["figures"] == evaluation.figures
     assert document["codebooks"] == evaluation.codebooks
-    rows = ["damaged", "telea", "navier_stokes", "coarse", "blended", "refined", "true_global", "oracle"]
+    rows = ["damaged", "telea", "navier_stokes", "harmonic", "coarse", "blended", "refined", "true_global", "oracle"]
     assert list(document["figures"]["box"]) == rows
     assert document["settings"]["metrics"] == list(PIXEL_METRICS)
     assert document["credibility"] == evaluation.credibility
@@ -74,14 +74,18 @@ def test_gains_are_over_the_better_classical_method_in_each_metric(evaluation):
     means = {
         "telea": {"psnr_hole": 20.0, "lpips": 0.3},
         "navier_stokes": {"psnr_hole": 19.0, "lpips": 0.2},
+        "harmonic": {"psnr_hole": 20.5, "lpips": 0.3},
         "coarse": {"psnr_hole": 19.5, "lpips": 0.25},
         "refined": {"psnr_hole": 21.25, "lpips": 0.1},
     }
     figures = {"brush": {method: {"mean": mean} for method, mean in means.items()}}
     assert gains_table(figures).splitlines()[2:] == [
-        "| brush | coarse  |                       -0.50 |                   1.25 |",
-        "| brush | refined |                       +1.25 |                   0.50 |",
+        "| brush | Laplace's equation |                       +0.50 |                   1.50 |",
+        "| brush | coarse             |                       -0.50 |                   1.25 |",
+        "| brush | refined            |                       +1.25 |                   0.50 |",
     ]
+    del figures["brush"]["harmonic"]  # as in evaluations of earlier versions
+    assert [line.split("|")[2].strip() for line in gains_table(figures).splitlines()[2:]] == ["coarse", "refined"]
     text = to_markdown(evaluation, "a model", "photographs", "cpu")
     assert gains_table(evaluation.figures) in text and "LPIPS, share" not in text
     without = replace(evaluation, options=replace(OPTIONS, opencv=False))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..blending import harmonic_extension
 from ..errors import InvalidInputError
 from ..images import open_image, to_tensor
 from ..inpainter import HVQInpainter
@@ -19,6 +20,7 @@ METHOD_TITLES = {
     "damaged": "damaged input",
     "telea": "OpenCV Telea",
     "navier_stokes": "OpenCV Navier-Stokes",
+    "harmonic": "Laplace's equation",
     "coarse": "coarse",
     "blended": "coarse, blended",
     "refined": "refined",
@@ -60,7 +62,7 @@ def method_names(model: HVQInpainter, options: EvaluationOptions) -> tuple[str, 
             raise InvalidInputError(f"A row called {name} exists already; give that folder of --outputs another name.")
     blended = ("blended",) if model.config.poisson_composite else ()
     classical = OPENCV_METHODS if options.opencv else ()
-    rows = ("damaged", *classical, *others, "coarse", *blended, "refined", "true_global", "oracle")
+    rows = ("damaged", *classical, "harmonic", *others, "coarse", *blended, "refined", "true_global", "oracle")
     if options.methods is None:
         return rows
     return tuple(row for row in rows if row in (*classical, *others, *options.methods))
@@ -96,6 +98,8 @@ def run_methods(model: HVQInpainter, batch: Batch, clean: VQVAEOutput, options: 
         if method in OPENCV_METHODS:
             crops = zip(batch.pixels, batch.masks, strict=True)
             return pasted([inpaint_opencv(crop, mask, method) for crop, mask in crops])
+        if method == "harmonic":
+            return harmonic_extension(damaged, known).clamp(0, 1)
         if method == "coarse":
             return torch.where(is_missing, coarse, image)
         if method == "blended":

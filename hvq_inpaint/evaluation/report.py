@@ -92,7 +92,8 @@ def to_markdown(evaluation: Evaluation, model: str, dataset: str, device: str) -
         "rounded to 8 bits. "
         "PSNR and L1 in the hole count the missing pixels only. L1 is on pixels in [0, 1]. "
         f"An exact fill counts as {PSNR_LIMIT:g} dB. "
-        "Coarse: the VQ stage alone; coarse, blended (if the model does that): the same by Poisson blending, which is "
+        "Laplace's equation: its solution in the hole, as smooth as can be, which knows nothing of pictures; "
+        "coarse: the VQ stage alone; coarse, blended (if the model does that): the same by Poisson blending, which is "
         "what the refiner gets; refined: the whole network; coarse, true global codes: what coarse were if EncoderB1 "
         "knew all global codes (the local ones follow from them and from the damaged image's F_mid); oracle: all true "
         "codes through the decoder, the ceiling of coarse.",
@@ -140,20 +141,21 @@ def summary(evaluation: Evaluation) -> str:
 
 
 def gains_table(figures: dict[str, dict[str, dict[str, dict[str, float]]]]) -> str:
-    """What `coarse` and `refined` gain over the better classical method, by mask kind; empty without these metrics.
+    """What this model, and Laplace's equation if it was measured, gain over the better method of OpenCV; empty without
+    these metrics.
 
     Args:
         figures: those of an `Evaluation`, or of its JSON, with the rows of OpenCV.
 
     Returns:
-        A Markdown table: the difference of the PSNR in the hole, and LPIPS as a share of the classical method's.
+        A Markdown table: the difference of the PSNR in the hole, and LPIPS as a share of that method's.
     """
     first = next(iter(next(iter(figures.values())).values()))["mean"]
     metrics = [metric for metric in ("psnr_hole", "lpips") if metric in first]
     rows = []
     for kind, methods in figures.items():
         means = {method: by_bucket["mean"] for method, by_bucket in methods.items()}
-        for method in ("coarse", "refined"):
+        for method in (method for method in ("harmonic", "coarse", "refined") if method in means):
             cells = []
             if "psnr_hole" in metrics:
                 best = max(means[name]["psnr_hole"] for name in OPENCV_METHODS)
