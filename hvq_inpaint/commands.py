@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,14 +100,14 @@ def evaluate(arguments: argparse.Namespace) -> None:
     masks, export = arguments.masks, arguments.export
     kinds = arguments.mask_kind or (["files"] if masks else ["random_walk", "brush", "box"])
 
-    from accelerate import Accelerator
+    from accelerate import Accelerator, InitProcessGroupKwargs
 
     from .evaluation.baselines import load_opencv
     from .evaluation.evaluate import batches_of, measure_records, settings_of, summarise
     from .evaluation.grid import picture_grid
     from .evaluation.methods import method_names
     from .evaluation.networks import load_networks
-    from .evaluation.options import PIXEL_METRICS, SET_METRICS, EvaluationOptions
+    from .evaluation.options import PIXEL_METRICS, EvaluationOptions
     from .evaluation.records import SETTINGS_FILE, RecordFolder, check_own_folder, discard_records
     from .evaluation.report import METRIC_TITLES, summary, to_json, to_markdown
     from .evaluation.samples import DatasetFiles
@@ -132,7 +133,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if options.opencv:
         load_opencv()
     images = DatasetFiles(arguments.dataset, arguments.split)
-    accelerator = Accelerator()
+    # Until the last process has measured its share: the default is half an hour.
+    accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=7))])
     several = accelerator.num_processes > 1
     if several and arguments.device != "auto":
         raise InvalidInputError("Several processes have a device each: leave --device out.")
@@ -142,11 +144,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     with accelerator.main_process_first():  # which downloads, if anything has to be
         networks = load_networks(arguments.metrics, arguments.lpips_weights, device)
     if arguments.metrics is None:
-        few = sum(map(len, batches_of(len(images), options))) < 2
-        if few:
-            networks.left_out.update(dict.fromkeys(SET_METRICS, "It needs at least 2 images."))
-        had = [metric for metric in networks.metrics if not (few and metric in SET_METRICS)]
-        options = replace(options, metrics=tuple(had))
+        options = replace(options, metrics=networks.metrics_on(sum(map(len, batches_of(len(images), options)))))
     if accelerator.is_main_process:
         for metric, reason in networks.left_out.items():
             print(f"note: {METRIC_TITLES[metric]} is left out: {reason}", file=sys.stderr)

@@ -175,7 +175,7 @@ class FrechetDistance:
         self.metric.update(torch.from_numpy(features), real=False)
         distance = float(self.metric.compute())
         self.metric.reset()  # of these features; the true ones stay
-        return max(0.0, distance)  # rounding leaves some -1e-6 between equal sets
+        return max(distance, 0.0)  # NaN stays; rounding leaves some -1e-6 between equal sets
 
 
 def _mean(error: torch.Tensor, missing: torch.Tensor | None) -> torch.Tensor:

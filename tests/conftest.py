@@ -10,6 +10,8 @@ os.environ.update(
     HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", GRADIO_ANALYTICS_ENABLED="False"
 )
 
+# Here, because the log of `datasets` keeps the stderr of its first import, and that of a test is closed after it.
+import datasets  # noqa: F401
 import numpy as np
 import pytest
 import torch

@@ -20,6 +20,7 @@ from hvq_inpaint.evaluation.ablations import (
     Budget,
     HarmonicInpainter,
     MeanColourInpainter,
+    Variant,
     ablation_report,
     run_ablation,
     variant_model,
@@ -146,6 +147,10 @@ def test_an_ablation_trains_and_measures_every_variant_once(base, budget, tmp_pa
     ):
         with pytest.raises(InvalidInputError, match=r"with other settings \((steps|metrics|model)\): choose another"):
             run_ablation("input", model, "tiny", other, tmp_path / "out", metrics=metrics)
+    variants = {**ABLATIONS["input"].variants, "pasted": Variant("pasted", model=MeanColourInpainter)}
+    monkeypatch.setitem(ABLATIONS, "input", replace(ABLATIONS["input"], variants=variants))  # as another version may
+    with pytest.raises(InvalidInputError, match=r"with other settings \(variants\)"):
+        run_ablation("input", base, "tiny", budget, tmp_path / "out", metrics=PIXEL_METRICS)
 
 
 def test_the_encoder_is_varied_by_its_options(base, budget, tmp_path, monkeypatch):
@@ -171,17 +176,20 @@ def test_options_and_configurations_are_those_of_the_variant(base, budget, tmp_p
     assert [read[key]["quantization_warmup"] for key in ("none", "fifth")] == [0, 1]
     said = {name: (tmp_path / name / "ablation.md").read_text() for name in ("masks", "rate", "codebook")}
     assert "learning rate 0.0004" in said["masks"] and "learning rate 0.0004" not in said["rate"]  # it is varied
-    assert "same photographs, crops;" in said["masks"] and "photographs, crops and masks;" in said["rate"]
+    assert "same photographs and crops;" in said["masks"] and "photographs, crops and masks;" in said["rate"]
     config = json.loads((tmp_path / "codebook" / "128" / "autoencoder" / "model" / "config.json").read_text())
     assert config["num_codes"] == 128
 
 
-def test_what_can_not_be_ablated_is_refused(base, budget, tmp_path):
+def test_what_can_not_be_ablated_is_refused(base, budget, networks, tmp_path, monkeypatch):
     with pytest.raises(InvalidInputError, match="no ablation 'depth'; choose one of dilation"):
         run_ablation("depth", base, "tiny", budget, tmp_path / "out")
     for changed in ({"dataset": "./nowhere"}, {"validation": "./nowhere"}, {"steps": 0}, {"crop_size": 12}):
         with pytest.raises(InvalidInputError):
             run_ablation("input", base, "tiny", replace(budget, **changed), tmp_path / "out", metrics=("psnr",))
+    with monkeypatch.context() as patch, pytest.raises(InvalidInputError, match="at least 2 images"):
+        patch.setattr(ablations, "load_networks", lambda *_: networks)
+        run_ablation("input", base, "tiny", replace(budget, limit=1), tmp_path / "out", metrics=("fd",))
     with pytest.raises(InvalidInputError, match="at least 40 for --loss lpips"):  # before any other is trained
         run_ablation("loss", base, "tiny", budget, tmp_path / "out", metrics=("psnr",))
     assert not (tmp_path / "out").exists()
@@ -196,6 +204,7 @@ def report_of(name: str, mask_kind: str, method: str) -> str:
         "number_of_images": 1,
         "settings": {"metrics": ["psnr"], "buckets_percent": ["30-40"]},
         "figures": {mask_kind: {method: {"30-40": {"psnr": 20.0}, "mean": {"psnr": 20.0}}}},
+        "left_out": {"fid": "It is not there."},
         "credibility": {mask_kind: {method: {"mean": None}}},
     }
     return ablation_report(name, "a model", Budget("a", "b"), dict.fromkeys(ABLATIONS[name].variants, document))
@@ -204,6 +213,7 @@ def report_of(name: str, mask_kind: str, method: str) -> str:
 def test_the_report_quotes_the_paper():
     text = report_of("dilation", "random_walk", "refined")
     assert "Table 6" in text and "111.81" in text
+    assert "bucket 30-40 %." in text and "FID left out: It is not there." in text
 
 
 def test_the_report_does_not_call_the_same_what_is_varied(monkeypatch):

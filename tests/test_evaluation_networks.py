@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -62,6 +63,18 @@ def test_a_frechet_distance_of_one_image_is_refused(model, files, networks):
         evaluate(model, files[:1], replace(OPTIONS, metrics=("fd",)), networks)
 
 
+def test_on_one_image_all_but_the_frechet_distances_can_be_measured(networks):
+    assert networks.metrics_on(2) == (*PIXEL_METRICS, "lpips", "fd")
+    few = replace(networks, left_out={})
+    assert few.metrics_on(1) == (*PIXEL_METRICS, "lpips")
+    assert few.left_out.keys() == {"fid", "fd"}
+
+
+def test_a_frechet_distance_that_is_no_number_is_not_zero():
+    distance = FrechetDistance(np.random.default_rng(0).normal(size=(4, 2)))
+    assert math.isnan(distance(np.full((4, 2), math.nan)))
+
+
 def test_what_can_not_be_had_is_left_out_or_refused_by_name(monkeypatch):
     def fails(self, *_):
         raise InvalidInputError("It can't be downloaded.")
@@ -71,6 +84,7 @@ def test_what_can_not_be_had_is_left_out_or_refused_by_name(monkeypatch):
     networks = load_networks(None, None)
     assert networks.metrics == PIXEL_METRICS
     assert networks.left_out == dict.fromkeys(("lpips", "fd", "fid"), "It can't be downloaded.")
+    assert networks.metrics_on(2) == PIXEL_METRICS
     assert load_networks(PIXEL_METRICS, None).left_out == {}
     for metric in ("lpips", "fd", "fid"):
         with pytest.raises(InvalidInputError, match="downloaded"):

@@ -45,8 +45,11 @@ def test_json_holds_every_figure_and_setting(evaluation):
     assert list(document["figures"]["box"]) == rows
     assert document["settings"]["metrics"] == list(PIXEL_METRICS)
     assert document["credibility"] == evaluation.credibility
-    blind = replace(evaluation, credibility={"box": {"refined": {"mean": math.nan}}})
-    assert json.loads(to_json(blind, "a model", "photographs", "cpu"))["credibility"]["box"]["refined"]["mean"] is None
+    assert document["sha256_of_weights"] == evaluation.weights and evaluation.weights.keys() == {"model"}
+    blind = {"box": {"refined": {"mean": math.nan}}}
+    text = to_json(replace(evaluation, credibility=blind, figures=blind), "a model", "photographs", "cpu")
+    for name in ("credibility", "figures"):
+        assert json.loads(text)[name]["box"]["refined"]["mean"] is None
 
 
 def test_markdown_says_what_is_left_out_and_quotes_the_paper(evaluation):
@@ -57,6 +60,16 @@ def test_markdown_says_what_is_left_out_and_quotes_the_paper(evaluation):
     for figure in ("35.80", "0.737[a]", "68.48[b]", "55.90[b]", "0.828[c]", "0.0729", "111.81"):
         assert figure in quoted
     assert "Table 2 (Places2) repeats Table 1" in quoted
+
+
+def test_tables_4_and_5_have_this_models_beside_them(evaluation):
+    text = to_markdown(evaluation, "a model", "photographs", "cpu")
+    rows = text.split("The same two of this model")[1].split("Table 6")[0]
+    for kind, methods in evaluation.figures.items():
+        for method, title in (("refined", "whole network"), ("coarse", "VQ-VAE alone")):
+            ssim = [f"{methods[method][name]['ssim']:.4f}" for name in ("10-20", "50-60", "mean")]
+            cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in rows.splitlines()]
+            assert [f"SSIM, {kind}", title, *ssim] in cells
 
 
 @pytest.mark.parametrize("table", QUOTED_TABLES, ids=lambda table: table.number)

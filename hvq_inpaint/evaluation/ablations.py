@@ -22,12 +22,12 @@ from ..errors import InvalidInputError
 from ..inpainter import HVQInpainter
 from ..losses import LOSS_PRESETS, composite
 from ..masks import MASK_KINDS, RATIO_BUCKETS
-from .evaluate import digest, evaluate
+from .evaluate import batches_of, digests, evaluate, versions
 from .networks import load_networks
-from .options import METRICS, Bucket, EvaluationOptions
+from .options import METRICS, PIXEL_METRICS, SET_METRICS, Bucket, EvaluationOptions
 from .paper import QUOTED_TABLES
 from .records import check_settings, write_settings
-from .report import METRIC_FORMATS, METRIC_TITLES, markdown_table, quoted_markdown, to_json
+from .report import METRIC_FORMATS, METRIC_TITLES, markdown_table, network_notes, quoted_markdown, to_json
 from .samples import DatasetFiles
 
 
@@ -61,6 +61,11 @@ class Variant:
     config: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     model: type[HVQInpainter] = HVQInpainter
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """What it is, as plain values."""
+        return {"config": self.config, "options": self.options, "model": self.model.__name__}
 
 
 @dataclass(frozen=True)
@@ -108,13 +113,14 @@ ABLATIONS: dict[str, Ablation] = {
         method="refined",
     ),
     "skips": Ablation(
-        question="Skip connections in the refiner",
+        question=f"Skip connections; {_ALONE}",
         stage="refiner",
         variants={
-            "none": Variant("none (the paper's)", {"refiner_skips": False}),
-            "skips": Variant("skip connections", {"refiner_skips": True}),
+            "none": Variant("none (the paper's)", {"refiner_skips": False}, model=MeanColourInpainter),
+            "skips": Variant("skip connections", {"refiner_skips": True}, model=MeanColourInpainter),
         },
         method="refined",
+        mask_kinds=("random_walk", "brush"),
     ),
     "residual": Ablation(
         question="What the refiner makes: the picture, or what is added to its input",
@@ -341,8 +347,14 @@ def run_ablation(
         batch_size=budget.evaluation_batch_size,
         opencv=False,
         methods=(ablation.method,),
-        metrics=tuple(metrics or networks.metrics),
+        metrics=tuple(metrics or PIXEL_METRICS),
     )
+    images = DatasetFiles(budget.validation, "validation")
+    measured = sum(map(len, batches_of(len(images), evaluation_options)))
+    if metrics is None:
+        evaluation_options = dataclasses.replace(evaluation_options, metrics=networks.metrics_on(measured))
+    elif measured < 2 and set(metrics) & set(SET_METRICS):
+        raise InvalidInputError("A Fréchet distance needs at least 2 images: leave fid and fd out, or raise --limit.")
     common = {field: getattr(budget, field) for field in _TRAINING_FIELDS}
     training = {
         key: TrainingOptions(
@@ -360,13 +372,13 @@ def run_ablation(
     }
     loss_networks = {key: load_loss_networks(options) for key, options in training.items()}
     samples = InpaintingDataset(load_images(budget.dataset), sample_options(next(iter(training.values()))))
-    images = DatasetFiles(budget.validation, "validation")
     settings = {
         "ablation": name,
-        "model": digest(base),
+        "variants": {key: variant.definition for key, variant in ablation.variants.items()},
         "config": base.config.to_dict(),
         "metrics": evaluation_options.metrics,
-        "lpips network": digest(networks.lpips),
+        **digests(base, networks),
+        "versions": versions(evaluation_options),
         **dataclasses.asdict(budget),
     }
     try:
@@ -426,8 +438,10 @@ def ablation_report(name: str, base_name: str, budget: Budget, documents: dict[s
     varied = {name for variant in ablation.variants.values() for name in variant.options}
     rate = "" if "learning_rate" in varied else f"learning rate {budget.learning_rate:g}, "
     batch = "" if "crop_size" in varied else f" of {budget.batch_size} crops of {budget.crop_size} pixels"
-    shared = "photographs" if "crop_size" in varied else "photographs, crops"
-    shared += "" if varied & {"crop_size", "mask_kinds"} else " and masks"
+    shared = "photographs, crops and masks"
+    if varied & {"crop_size", "mask_kinds"}:
+        shared = "photographs" if "crop_size" in varied else "photographs and crops"
+    of_buckets = "means over the buckets" if len(buckets) > 1 else "bucket"
     by_metric, by_bucket, by_rank = [], [], []
     for kind in ablation.mask_kinds:
         for key, document in documents.items():
@@ -444,8 +458,9 @@ def ablation_report(name: str, base_name: str, budget: Budget, documents: dict[s
         f"# {ablation.question}",
         f"For each variant the stage {ablation.stage} was {how}: {budget.steps} steps{batch}, {rate}seed "
         f"{budget.seed}, the same {shared}; all else is that of {base_name}. Figures of the {ablation.method} result "
-        f"on {first['number_of_images']} photographs at {budget.evaluation_size} pixels, means over the buckets "
+        f"on {first['number_of_images']} photographs at {budget.evaluation_size} pixels, {of_buckets} "
         f"{', '.join(buckets)} %.",
+        *network_notes(metrics, first["number_of_images"], first["left_out"]),
         markdown_table(["variant", "masks", *(METRIC_TITLES[metric] for metric in metrics)], by_metric),
     ]
     if by_rank:

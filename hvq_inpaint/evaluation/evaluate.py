@@ -68,6 +68,7 @@ class Evaluation:
     ]  # by mask kind, "coarse" or "refined", and bucket: the mean rank correlation of credibility and true error
     codebooks: dict[str, dict[str, float]]  # "global" and "local": usage and perplexity on the intact crops
     versions: dict[str, str]
+    weights: dict[str, str]  # SHA-256 of the tensors of the model and of the feature networks
     left_out: dict[str, str] = field(default_factory=dict)  # metrics that could not be had, and why
 
 
@@ -240,7 +241,7 @@ def _measure_batch(
     target, missing = round_to_uint8(batch.image), batch.missing
     outputs = run_methods(model, batch, clean, options)
     image_metrics = [metric for metric in options.metrics if metric not in SET_METRICS]
-    record: Record = {"shares": missing.mean(dim=(1, 2, 3)).double().cpu().numpy()}
+    record: Record = {"shares": missing.mean(dim=(1, 2, 3)).cpu().double().numpy()}
     composites = {}
     for method, output in outputs.composites.items():
         if not torch.isfinite(output).all():
@@ -285,6 +286,7 @@ def summarise(
     """The figures from the records of all batches."""
     batches = batches_of(number_of_images, options)
     names = method_names(model, options)
+    networks = networks or MetricNetworks()
     metrics = [metric for metric in METRICS if metric in options.metrics]
     of_images = _joined([records[_images_name(number)] for number in range(len(batches))])
     distances = {metric: FrechetDistance(of_images[metric]) for metric in SET_METRICS if metric in metrics}
@@ -326,7 +328,8 @@ def summarise(
         credibility=credibility,
         codebooks={level: {"usage": share, "perplexity": perplexity} for level, (share, perplexity) in usage.items()},
         versions=versions(options),
-        left_out=dict(networks.left_out) if networks else {},
+        weights=digests(model, networks),
+        left_out=dict(networks.left_out),
     )
 
 
@@ -363,18 +366,20 @@ def settings_of(
         **json.loads(json.dumps(asdict(options))),
         **others,
         "config": json.loads(json.dumps(model.config.to_dict())),
-        "model": digest(model),
-        "lpips network": digest(networks.lpips),
-        "inception": digest(networks.inception),
+        **digests(model, networks),
         "number of images": len(images),
         "versions": versions(options),
     }
 
 
-def digest(module: nn.Module | None) -> str | None:
+def digests(model: HVQInpainter, networks: MetricNetworks) -> dict[str, str]:
+    """The digest of all weights that figures depend on, by name."""
+    modules = {"model": model, "lpips network": networks.lpips, "inception": networks.inception}
+    return {name: digest(module) for name, module in modules.items() if module is not None}
+
+
+def digest(module: nn.Module) -> str:
     """SHA-256 of all tensors of a module."""
-    if module is None:
-        return None
     sums = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         sums.update(name.encode())

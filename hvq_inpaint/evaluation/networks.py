@@ -10,7 +10,7 @@ from torch import nn
 
 from ..errors import InvalidInputError
 from ..metrics import LPIPS, InceptionFeatures, load_lpips
-from .options import METRICS, PIXEL_METRICS
+from .options import METRICS, PIXEL_METRICS, SET_METRICS
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,13 @@ class MetricNetworks:
         """All that can be measured with these networks."""
         of_networks = {"lpips": self.lpips, "fd": self.lpips, "fid": self.inception}
         return tuple(name for name in METRICS if name in PIXEL_METRICS or of_networks[name] is not None)
+
+    def metrics_on(self, number_of_images: int) -> tuple[str, ...]:
+        """All that can be measured with these networks on so many images; why others can't be is put in `left_out`."""
+        if number_of_images >= 2:
+            return self.metrics
+        self.left_out.update(dict.fromkeys(SET_METRICS, "It needs at least 2 images."))
+        return tuple(name for name in self.metrics if name not in SET_METRICS)
 
 
 def load_networks(

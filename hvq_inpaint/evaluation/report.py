@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from .baselines import OPENCV_METHODS, OPENCV_RADIUS
@@ -55,6 +56,7 @@ def to_json(evaluation: Evaluation, model: str, dataset: str, device: str, **oth
             "batch_size": options.batch_size,
             "device": device,
             "metrics": list(options.metrics),
+            "methods": list(options.methods) if options.methods is not None else None,
             "lpips": "version 0.1, AlexNet" if "lpips" in options.metrics else None,
             "fid_features": INCEPTION_FEATURES if "fid" in options.metrics else None,
             "fd_features": ALEXNET_FEATURES if "fd" in options.metrics else None,
@@ -63,12 +65,13 @@ def to_json(evaluation: Evaluation, model: str, dataset: str, device: str, **oth
             "psnr_limit": PSNR_LIMIT,
         },
         "versions": evaluation.versions,
+        "sha256_of_weights": evaluation.weights,
         "number_of_images": evaluation.number_of_images,
         "left_out": evaluation.left_out,
         "codebooks": evaluation.codebooks,
         "hole_shares": evaluation.hole_shares,
         "credibility": _without_nan(evaluation.credibility),
-        "figures": evaluation.figures,
+        "figures": _without_nan(evaluation.figures),
     }
     return json.dumps(document, indent=2, allow_nan=False) + "\n"
 
@@ -97,7 +100,7 @@ def to_markdown(evaluation: Evaluation, model: str, dataset: str, device: str) -
         "what the refiner gets; refined: the whole network; coarse, true global codes: what coarse were if EncoderB1 "
         "knew all global codes (the local ones follow from them and from the damaged image's F_mid); oracle: all true "
         "codes through the decoder, the ceiling of coarse.",
-        *_network_notes(evaluation),
+        *network_notes(options.metrics, evaluation.number_of_images, evaluation.left_out),
         f"Codebooks on the intact images: {codebooks}.",
         "## Mean over the buckets",
         summary(evaluation),
@@ -121,7 +124,10 @@ def to_markdown(evaluation: Evaluation, model: str, dataset: str, device: str) -
         "models. Not to be compared with the tables above digit by digit. Table 2 (Places2) repeats Table 1 to the "
         "last digit, so there are no figures of Places2.",
     ]
-    parts += [quoted_markdown(table) for table in QUOTED_TABLES]
+    for table in QUOTED_TABLES:
+        parts.append(quoted_markdown(table))
+        if table.number == "Tables 4 and 5" and (own := _stages_table(evaluation)):
+            parts += ["The same two of this model, on the photographs above:", own]
     return "\n\n".join(parts) + "\n"
 
 
@@ -193,18 +199,18 @@ def _metrics(evaluation: Evaluation) -> list[str]:
     return [metric for metric in METRICS if metric in evaluation.options.metrics]
 
 
-def _network_notes(evaluation: Evaluation) -> list[str]:
-    """What LPIPS and the Fréchet distances are, and what could not be had."""
-    metrics, notes = evaluation.options.metrics, []
+def network_notes(metrics: Sequence[str], number_of_images: int, left_out: dict[str, str]) -> list[str]:
+    """A paragraph that says what LPIPS and the Fréchet distances are and what could not be had; none without these."""
+    notes = []
     if "lpips" in metrics:
         notes.append("LPIPS: version 0.1 on AlexNet, whole image.")
     for metric, features in (("fid", INCEPTION_FEATURES), ("fd", ALEXNET_FEATURES)):
         if metric in metrics:
             notes.append(
                 f"{METRIC_TITLES[metric]}: Fréchet distance of {features} features between the filled and the true "
-                f"images, {evaluation.number_of_images} of each; on so few it is biased upwards."
+                f"images, {number_of_images} of each; on so few it is biased upwards."
             )
-    notes += [f"{METRIC_TITLES[metric]} left out: {reason}" for metric, reason in evaluation.left_out.items()]
+    notes += [f"{METRIC_TITLES[metric]} left out: {reason}" for metric, reason in left_out.items()]
     return [" ".join(notes)] if notes else []
 
 
@@ -221,6 +227,24 @@ def _table_of_kind(evaluation: Evaluation, kind: str) -> str:
         for method, by_bucket in evaluation.figures[kind].items()
     ]
     return markdown_table(["metric", "method", *(f"{name} %" for name in buckets), "mean"], rows)
+
+
+def _stages_table(evaluation: Evaluation) -> str:
+    """The whole network and the VQ stage alone, as in Tables 4 and 5; empty where they were not measured."""
+    buckets = [bucket_name(bucket) for bucket in evaluation.options.buckets]
+    rows = [
+        [
+            f"{METRIC_TITLES[metric]}, {kind}",
+            title,
+            *(format(methods[method][name][metric], METRIC_FORMATS[metric]) for name in [*buckets, "mean"]),
+        ]
+        for metric in ("psnr", "ssim")
+        if metric in evaluation.options.metrics
+        for kind, methods in evaluation.figures.items()
+        for method, title in (("refined", "whole network"), ("coarse", "VQ-VAE alone"))
+        if method in methods
+    ]
+    return markdown_table(["metric, masks", "method", *(f"{name} %" for name in buckets), "mean"], rows) if rows else ""
 
 
 def _credibility_table(evaluation: Evaluation) -> str:
