@@ -54,10 +54,13 @@ def results_text(document: dict) -> str:
             if methods["refined"][bucket]["psnr_hole"] <= best:
                 lost.append(f"{kind.replace('_', ' ')} {bucket} %")
     verdict = (
-        f"Not won against the better of OpenCV's two methods: {', '.join(lost)}."
+        f"In PSNR not won against the better of OpenCV's two methods: {', '.join(lost)}."
         if lost
-        else "Every bucket is won against both of OpenCV's methods."
+        else "In PSNR every bucket is won against both of OpenCV's methods."
     )
+    laplace = ""
+    if all("harmonic" in methods for methods in document["figures"].values()):
+        laplace = "Laplace's equation is its solution in the hole: what is better than it is the network's merit. "
     true_global = ""
     if all("true_global" in methods for methods in document["figures"].values()):
         true_global = "coarse, true global codes is what coarse were if EncoderB1 knew all global codes; "
@@ -71,8 +74,8 @@ def results_text(document: dict) -> str:
         f"{document['number_of_images']} held-out photographs, central {settings['size']} x {settings['size']} pixels, "
         f"one mask for each photograph and bucket (seed {settings['seed']}), "
         f"OpenCV's methods with radius {settings['opencv_radius']} (OpenCV {versions['opencv']}). "
-        "Coarse is the VQ stage alone; coarse, blended the same by Poisson blending, which is what the refiner gets; "
-        f"refined is the whole network; {true_global}"
+        f"{laplace}Coarse is the VQ stage alone; coarse, blended the same by Poisson blending, which is what "
+        f"the refiner gets; refined is the whole network; {true_global}"
         "the oracle is the intact photograph's own codes through the decoder."
         f"\n\n{bucket_table(document, 'psnr_hole')}\n\n{lpips}"
         f"{verdict} Codebooks on the intact photographs: {codebooks}. "
