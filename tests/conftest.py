@@ -10,8 +10,7 @@ os.environ.update(
     HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", GRADIO_ANALYTICS_ENABLED="False"
 )
 
-# Here, because the log of `datasets` keeps the stderr of its first import, and that of a test is closed after it.
-import datasets  # noqa: F401
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -24,6 +23,9 @@ from hvq_inpaint.evaluation.options import EvaluationOptions
 from hvq_inpaint.metrics import LPIPS
 
 torch.set_num_threads(2)
+
+# Said here, so that the log of `datasets`, which keeps the stderr of the first import, does not get that of a test.
+datasets.disable_progress_bars()
 
 # A small evaluation: two mask kinds, two buckets.
 OPTIONS = EvaluationOptions(mask_kinds=("random_walk", "box"), buckets=((0.1, 0.2), (0.5, 0.6)), size=32, batch_size=2)
