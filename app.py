@@ -20,7 +20,8 @@ from PIL import Image, ImageOps
 
 from hvq_inpaint import HVQInpainter, InvalidInputError
 from hvq_inpaint.commands import load_model
-from hvq_inpaint.images import load_mask, load_photograph, open_image
+from hvq_inpaint.hole import load_mask
+from hvq_inpaint.images import GREY_16_MODES, load_photograph, open_image
 from hvq_inpaint.visualize import stage_pictures
 
 TITLE = "Fill in a photograph"
@@ -89,9 +90,18 @@ def _check_file(file: FileData | ImageData | None, read: Callable[[str], object]
         ) from None
 
 
+def _read_for_editor(path: str) -> None:
+    """Refuse what the editor, which makes every photograph RGBA, would turn into something else unasked."""
+    mode = load_photograph(path).mode
+    if mode == "CMYK" or mode in GREY_16_MODES:
+        raise InvalidInputError(
+            f"Images of mode {mode} can't be edited in the browser: convert it to RGB, or fill it on the command line."
+        )
+
+
 def _check_editor(value: EditorData | None) -> None:
     if value is not None:
-        _check_file(value.background, load_photograph)
+        _check_file(value.background, _read_for_editor)
         for layer in value.layers or []:
             _check_file(layer, open_image)
 

@@ -8,20 +8,25 @@ from .config import HVQConfig
 from .errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from .inpainter import HVQInpainter, InpaintResult
+    from .filling import Cancelled, InpaintResult
+    from .inpainter import HVQInpainter
 
 __version__ = "0.1.0"
 
-__all__ = ["HVQConfig", "HVQInpainter", "InpaintResult", "InvalidInputError", "__version__"]
+__all__ = ["Cancelled", "HVQConfig", "HVQInpainter", "InpaintResult", "InvalidInputError", "__version__"]
 
 
 def __getattr__(name: str) -> object:
-    """HVQInpainter and InpaintResult, imported when first asked for.
+    """Names of the modules that use PyTorch, imported when first asked for.
 
     PyTorch is slow to import, `--help` need not wait for it.
     """
-    if name in ("HVQInpainter", "InpaintResult"):
+    if name == "HVQInpainter":
         from . import inpainter
 
-        return getattr(inpainter, name)
+        return inpainter.HVQInpainter
+    if name in ("Cancelled", "InpaintResult"):
+        from . import filling
+
+        return getattr(filling, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

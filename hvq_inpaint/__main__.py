@@ -30,25 +30,38 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _add_inpaint(subparsers: argparse._SubParsersAction) -> None:
-    text = "fill the hole of a photograph"
+    text = "fill the holes of a photograph, or of a folder of them"
     parser = subparsers.add_parser(
-        "inpaint", help=text, description=f"{text.capitalize()}. Pixels outside the mask are kept exactly."
+        "inpaint",
+        help=text,
+        description=f"{text.capitalize()}. Pixels outside the mask are kept exactly. In a folder, a photograph that "
+        "can't be filled is reported at the end and does not stop the others; the exit status is then 1. Under "
+        "'accelerate launch -m hvq_inpaint inpaint ...' the photographs of a folder are shared out over the processes.",
     )
     parser.set_defaults(run=commands.inpaint)
-    parser.add_argument("image", metavar="IMAGE", type=Path, help="the photograph, of any size")
     parser.add_argument(
+        "image", metavar="IMAGE", type=Path, help="the photograph, of any size, or a folder with sub-folders"
+    )
+    parser.add_argument(
+        "--masks",
         "--mask",
-        metavar="FILE",
+        metavar="PATH",
         type=Path,
-        required=True,
-        help="an image of the same size, white where the photograph is to be filled",
+        help="an image of the same size, white where the photograph is to be filled; for a folder, another one with "
+        "masks of the same names, or one mask for all (default: what is transparent in the photograph)",
     )
     parser.add_argument(
         "--out",
-        metavar="FILE",
+        metavar="PATH",
         type=Path,
         required=True,
-        help="the result: .png, .tif or .webp, which keep every pixel, or .jpg, which does not",
+        help="the result: .png, .tif, .webp or .bmp, which keep every pixel, or .jpg, which does not; or a folder",
+    )
+    parser.add_argument(
+        "--keep-format",
+        action="store_true",
+        help="results in a folder get the format of their photographs; JPEG then costs a little of every pixel "
+        "(default: .png, or .tif where PNG can't hold the image)",
     )
     parser.add_argument(
         "--model", metavar="MODEL", help="a model folder or the id of a Hub repository (default: the bundled model)"
@@ -71,9 +84,30 @@ def _add_inpaint(subparsers: argparse._SubParsersAction) -> None:
         "--stages",
         metavar="FOLDER",
         type=Path,
-        help="write every intermediate of the pipeline there as well (default: none)",
+        nargs="?",
+        const=commands.BESIDE,
+        help="write every intermediate of the pipeline as well, there or, without FOLDER, beside the results "
+        "(default: none)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace files that exist already (default: refuse)")
+    parser.add_argument(
+        "--strategy",
+        choices=("auto", "original", "resize", "crop"),
+        default="auto",
+        help="original: the whole photograph in one pass; resize: reduced to the working size; crop: around each hole; "
+        "auto: original if it fits the working size, else crop (default: %(default)s)",
+    )
+    for flag, default, help_ in (
+        ("--working-size", 512, "longest side inside the network, in pixels"),
+        ("--dilate", 0, "the mask grows by so many pixels, against remains of what is to vanish"),
+        ("--feather", 0, "and by so many more, over which the fill fades into the photograph"),
+        ("--batch-size", 1, "photographs of a folder at a time"),
+    ):
+        parser.add_argument(flag, metavar="N", type=int, default=default, help=f"{help_} (default: %(default)s)")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace files that exist already (default: refuse; in a folder, leave them alone)",
+    )
     _add_device(parser)
 
 
@@ -326,11 +360,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line, that of the process if none is given; returns the exit status."""
     parsed = make_parser().parse_args(arguments)
     try:
-        parsed.run(parsed)
+        return parsed.run(parsed) or 0
     except (InvalidInputError, OSError) as error:  # an OSError: a full disk, a folder that may not be written
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 if __name__ == "__main__":

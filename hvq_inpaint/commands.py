@@ -8,8 +8,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -19,77 +17,126 @@ from .errors import InvalidInputError
 
 if TYPE_CHECKING:
     import torch
-    from PIL import Image
 
+    from .inpaint_files import Report, Task
     from .inpainter import HVQInpainter
+
+# Of --stages without a folder: beside the results.
+BESIDE = object()
+
+_LOSSY_NOTE = "note: JPEG re-encodes the whole picture, so known pixels change a little; a .png keeps them exactly"
 
 # In a source checkout the bundled model lies beside the package.
 BUNDLED_MODEL = Path(__file__).resolve().parents[1] / "hub" / "model"
 
-# How an image is saved, by the suffix of its file. All but JPEG keep every pixel.
-_SAVE_OPTIONS: dict[str, dict[str, Any]] = {
-    ".png": {"format": "PNG"},
-    ".tif": {"format": "TIFF"},
-    ".tiff": {"format": "TIFF"},
-    ".webp": {"format": "WEBP", "lossless": True, "exact": True},
-    ".jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
-    ".jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
-}
 
-
-def inpaint(arguments: argparse.Namespace) -> None:
-    """Fill the hole of one photograph."""
-    output: Path = arguments.out
-    outputs = [
-        output,
-        *(output.with_name(f"{output.stem}-{number}{output.suffix}") for number in range(2, arguments.num_results + 1)),
-    ]
-    stages: Path | None = arguments.stages
-    stage_names = (
-        "damaged.png",
-        "coarse.png",
-        "refined.png",
-        "composite.png",
-        "global_codes.npy",
-        "local_codes.npy",
-        "credibility.npy",
-    )
+def inpaint(arguments: argparse.Namespace) -> int:
+    """Fill the holes of one photograph or of a folder; the exit status."""
     # All that can be refused is refused before the model is loaded.
-    if output.suffix.lower() not in _SAVE_OPTIONS:
-        raise InvalidInputError(f"{output} must end in one of {', '.join(_SAVE_OPTIONS)}.")
     if arguments.num_results < 1:
         raise InvalidInputError(f"The number of results must be at least 1, not {arguments.num_results}.")
+    if arguments.batch_size < 1:
+        raise InvalidInputError(f"The batch size must be at least 1, not {arguments.batch_size}.")
     _check_seed(arguments.seed)
-    _check_targets(outputs + [stages / name for name in stage_names if stages], arguments.overwrite)
 
-    import numpy as np
+    from .files import is_lossy
+    from .inpaint_files import load, tasks_of_folder, write
 
-    from .images import load_mask, load_photograph
-
-    photograph = load_photograph(arguments.image)
-    load_mask(arguments.mask, photograph.size)
-    lossy = output.suffix.lower() in (".jpg", ".jpeg")
-    if lossy and photograph.mode == "RGBA":
-        raise InvalidInputError(f"JPEG has no transparency, which {arguments.image} has; let --out end in .png.")
+    stages = _stage_folder(arguments)
+    options = {
+        name: getattr(arguments, name)
+        for name in ("seed", "num_results", "strategy", "working_size", "dilate", "feather")
+    }
+    if arguments.image.is_dir():
+        if arguments.out.exists() and not arguments.out.is_dir():
+            raise InvalidInputError(f"{arguments.out} is a file; the results for a folder go into a folder.")
+        tasks, report = tasks_of_folder(arguments.image, arguments.masks, arguments.out, stages, arguments.keep_format)
+        return _inpaint_folder(arguments, tasks, report, options)
+    task = _single_task(arguments, stages)
+    photograph, _ = load(task, arguments.num_results, arguments.overwrite)
     model = load_model(arguments.model, arguments.device)
-    result = model.inpaint(arguments.image, arguments.mask, seed=arguments.seed, num_results=arguments.num_results)
-    with all_or_nothing() as partial:
-        for path, image in zip(outputs, result.images, strict=True):
-            _save_image(image, partial(path), path.suffix.lower())
-        if stages is not None:
-            for name in stage_names:
-                stage = result.stages[Path(name).stem]
-                if name.endswith(".png"):
-                    _save_image(stage, partial(stages / name), ".png")
-                else:
-                    with partial(stages / name).open("wb") as file:
-                        np.save(file, stage)
+    result = model.inpaint(photograph, task.mask, **options)
+    outputs = write(task, result, photograph.mode)
     for path in outputs:
         print(f"wrote {path}")
     if stages is not None:
         print(f"wrote the stages to {stages}")
-    if lossy:
-        print("note: JPEG re-encodes the whole picture, so known pixels change a little; a .png keeps them exactly")
+    if is_lossy(outputs[0]):
+        print(_LOSSY_NOTE)
+    return 0
+
+
+def _stage_folder(arguments: argparse.Namespace) -> Path | None:
+    """Where the stages go: as said, or beside the results."""
+    if arguments.stages is not BESIDE:
+        return arguments.stages
+    return arguments.out.with_name(f"{arguments.out.stem}-stages")
+
+
+def _single_task(arguments: argparse.Namespace, stages: Path | None) -> Task:
+    from .files import SAVE_OPTIONS
+    from .inpaint_files import Task
+
+    out, mask = arguments.out, arguments.masks
+    if mask is not None and mask.is_dir():
+        raise InvalidInputError(f"{mask} is a folder; one photograph needs the file of one mask.")
+    if out.suffix.lower() in SAVE_OPTIONS:
+        return Task(arguments.image, mask, out.with_suffix(""), stages, suffix=out.suffix)
+    if out.is_dir():
+        return Task(arguments.image, mask, out / arguments.image.stem, stages, arguments.keep_format)
+    raise InvalidInputError(f"{out} must end in one of {', '.join(SAVE_OPTIONS)}, or be a folder.")
+
+
+def _inpaint_folder(arguments: argparse.Namespace, tasks: list[Task], report: Report, options: dict[str, Any]) -> int:
+    """Fill many photographs, shared out over the processes of `accelerate launch`; the exit status."""
+    from tqdm import tqdm
+
+    from .inpaint_files import inpaint_files
+
+    accelerator = None
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from accelerate import Accelerator, InitProcessGroupKwargs
+
+        if arguments.device != "auto":
+            raise InvalidInputError("Several processes have a device each: leave --device out.")
+        # Until the last process has filled its share: the default is half an hour.
+        accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=7))])
+    is_main = accelerator is None or accelerator.is_main_process
+    device = arguments.device if accelerator is None else str(accelerator.device)
+    model = load_model(arguments.model, device)
+    if accelerator is not None:
+        tasks = tasks[accelerator.process_index :: accelerator.num_processes]
+    with tqdm(total=len(tasks), unit="photo", disable=None if is_main else True) as bar:
+        done = inpaint_files(
+            model,
+            tasks,
+            overwrite=arguments.overwrite,
+            batch_size=arguments.batch_size,
+            progress=bar,
+            **options,
+        )
+    parts = [done]
+    if accelerator is not None:
+        from accelerate.utils import gather_object
+
+        parts = gather_object(parts)
+    for part in parts:
+        report.add(part)
+    if is_main:
+        _print_report(report, arguments.out)
+    return 1 if report.problems else 0
+
+
+def _print_report(report: Report, out: Path) -> None:
+    from .files import is_lossy
+
+    print(f"wrote {len(report.written)} file{'' if len(report.written) == 1 else 's'} to {out}")
+    if report.skipped:
+        print(f"left {len(report.skipped)} alone that had been filled before; --overwrite fills them again")
+    if any(is_lossy(path) for path in report.written):
+        print(_LOSSY_NOTE)
+    for path, sentence in sorted(report.problems):
+        print(f"error: {path} was not filled: {sentence}", file=sys.stderr)
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -111,10 +158,11 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from .evaluation.records import SETTINGS_FILE, RecordFolder, check_own_folder, discard_records
     from .evaluation.report import METRIC_TITLES, summary, to_json, to_markdown
     from .evaluation.samples import DatasetFiles
+    from .files import all_or_nothing, check_targets
 
     # Records are of a run that replaces these files, if there were any, by its own --overwrite.
     unfinished = (folder / SETTINGS_FILE).is_file()
-    _check_targets(outputs, arguments.overwrite or unfinished)
+    check_targets(outputs, arguments.overwrite or unfinished)
     check_own_folder(folder)
     if export is not None and not (arguments.overwrite or unfinished) and export.exists() and any(export.iterdir()):
         raise InvalidInputError(f"{export} is not empty; choose another folder, or --overwrite to write into it.")
@@ -262,48 +310,6 @@ def find_device(name: str) -> torch.device:
             f"This machine has {counts[kind]} {kind} device{'' if counts[kind] == 1 else 's'}, so there is no {name}."
         )
     return torch.device(name)
-
-
-@contextmanager
-def all_or_nothing() -> Iterator[Callable[[Path], Path]]:
-    """Files that appear under their names together at the end of the block, or not at all if it raises.
-
-    Yields a function that takes the path of a file to be and returns the temporary path to write it to.
-    """
-    pairs: list[tuple[Path, Path]] = []
-
-    def partial(path: Path) -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pairs.append((path.with_name(f".{path.name}.{os.getpid()}.partial"), path))
-        return pairs[-1][0]
-
-    try:
-        yield partial
-        for temporary, path in pairs:
-            temporary.replace(path)
-    finally:
-        for temporary, _ in pairs:
-            temporary.unlink(missing_ok=True)
-
-
-def _save_image(image: Image.Image, path: Path, suffix: str) -> None:
-    """Save with the ICC profile and the EXIF block that the image carries."""
-    carried = {name: image.info[name] for name in ("icc_profile", "exif") if name in image.info}
-    image.save(path, **_SAVE_OPTIONS[suffix], **carried)
-
-
-def _check_targets(paths: Sequence[Path], overwrite: bool) -> None:
-    """Refuse now what could not be written later, after all the work."""
-    for path in paths:
-        if path.is_dir():
-            raise InvalidInputError(f"{path} is a folder; the result needs the name of a file.")
-        if path.exists() and not overwrite:
-            raise InvalidInputError(f"{path} exists already; choose another name, or --overwrite to replace it.")
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
-        if not folder.is_dir():
-            raise InvalidInputError(f"{path} can't be written, as {folder} is a file.")
-        if not os.access(folder, os.W_OK):
-            raise InvalidInputError(f"{path} can't be written, as the folder {folder} is not writable.")
 
 
 def _check_seed(seed: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin, constants, hf_hub_download
 from huggingface_hub.errors import (
     HfHubHTTPError,
@@ -20,7 +19,6 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RemoteEntryNotFoundError,
 )
-from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -30,17 +28,9 @@ from .config import SIZE_MULTIPLE, HVQConfig
 from .credibility import CredibilityMap
 from .encoder import EncoderB1
 from .errors import InvalidInputError
-from .images import (
-    ImageLike,
-    Region,
-    load_mask,
-    load_photograph,
-    pad_to_multiple,
-    shrink,
-    to_pixels,
-    to_tensor,
-    working_region,
-)
+from .filling import FillOptions, InpaintResult, fill
+from .hole import load_mask, mask_of_alpha
+from .images import ImageLike, is_several, load_photograph
 from .losses import composite
 from .refiner import MultiDilationRefiner
 from .vqvae import HierarchicalVQVAE
@@ -78,16 +68,13 @@ class InpaintOutput:
 
 
 @dataclass
-class InpaintResult:
-    """What `HVQInpainter.inpaint` returns."""
+class Encoded:
+    """What the pipeline knows of an image (B, 3, H, W) before anything is decoded."""
 
-    images: list[Image.Image]  # as many as asked for; size and mode of the input
-    stages: dict[str, Any]  # damaged, coarse, refined, composite (PIL); global_codes, local_codes, credibility (arrays)
-
-    @property
-    def image(self) -> Image.Image:
-        """The first result."""
-        return self.images[0]
+    mid: torch.Tensor  # F_mid2 (B, 128, H/4, W/4)
+    global_latents: torch.Tensor  # E1F2 (B, 64, H/8, W/8)
+    global_quantized: torch.Tensor  # Q1 (B, 64, H/8, W/8)
+    global_codes: torch.Tensor  # (B, H/8, W/8) int64
 
 
 class HVQInpainter(
@@ -151,49 +138,35 @@ class HVQInpainter(
             damaged: (B, 3, H, W) in [0, 1]; what it holds where `known` is 0 is ignored. H and W multiples of 8.
             known: (B, 1, H, W), 1 = known, 0 = missing.
         """
-        self._check_tensors(damaged, known)
-        damaged = torch.where(known > 0.5, damaged, 0)
-        mid, global_latents = self.encoder_b1(damaged, known)
-        global_quantized, global_codes = self.vqvae.global_quantizer.quantize(global_latents)
-        return self._decode(damaged, known, mid, global_latents, global_quantized, global_codes)
-
-    def vq_stage(self, damaged: torch.Tensor, known: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The first half of `forward`, for those who need no refiner; arguments as there.
-
-        Returns:
-            `mid` (B, 128, H/4, W/4), `global_latents` (B, 64, H/8, W/8) and `coarse` (B, 3, H, W) in [0, 1].
-        """
-        self._check_tensors(damaged, known)
-        mid, global_latents = self.encoder_b1(torch.where(known > 0.5, damaged, 0), known)
-        global_quantized, _ = self.vqvae.global_quantizer.quantize(global_latents)
-        _, _, coarse = self.vqvae.decode(global_quantized, mid)
-        return mid, global_latents, coarse.float().clamp(0, 1)
-
-    def _decode(
-        self,
-        damaged: torch.Tensor,
-        known: torch.Tensor,
-        mid: torch.Tensor,
-        global_latents: torch.Tensor,
-        global_quantized: torch.Tensor,
-        global_codes: torch.Tensor,
-    ) -> InpaintOutput:
-        """From the global codes to the composite."""
-        local_quantized, local_codes, coarse = self.vqvae.decode(global_quantized, mid)
+        encoded = self.encode(damaged, known)
+        local_quantized, local_codes, coarse = self.vqvae.decode(encoded.global_quantized, encoded.mid)
         coarse = coarse.float().clamp(0, 1)
         refined = self.refine(coarse, damaged, known)
         return InpaintOutput(
-            mid=mid,
-            global_latents=global_latents,
-            global_quantized=global_quantized,
-            global_codes=global_codes,
+            **vars(encoded),
             local_quantized=local_quantized,
             local_codes=local_codes,
             coarse=coarse,
             refined=refined,
             composite=composite(refined, damaged, known),
-            credibility=self.credibility_map(global_latents, self.vqvae.global_quantizer.codebook),
+            credibility=self.credibility_map(encoded.global_latents, self.vqvae.global_quantizer.codebook),
         )
+
+    def encode(self, damaged: torch.Tensor, known: torch.Tensor) -> Encoded:
+        """The first part of `forward`; arguments as there."""
+        self._check_tensors(damaged, known)
+        mid, global_latents = self.encoder_b1(torch.where(known > 0.5, damaged, 0), known)
+        return Encoded(mid, global_latents, *self.vqvae.global_quantizer.quantize(global_latents))
+
+    def vq_stage(self, damaged: torch.Tensor, known: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """All of `forward` before the refiner, for those who need none; arguments as there.
+
+        Returns:
+            `mid` (B, 128, H/4, W/4), `global_latents` (B, 64, H/8, W/8) and `coarse` (B, 3, H, W) in [0, 1].
+        """
+        encoded = self.encode(damaged, known)
+        _, _, coarse = self.vqvae.decode(encoded.global_quantized, encoded.mid)
+        return encoded.mid, encoded.global_latents, coarse.float().clamp(0, 1)
 
     def coarse_composite(self, coarse: torch.Tensor, damaged: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         """What the refiner gets: the known pixels and, in the hole, the VQ stage's result (B, 3, H, W).
@@ -235,87 +208,77 @@ class HVQInpainter(
     # ---------------------------------------------------------------- photographs
 
     @torch.inference_mode()
-    def inpaint(self, image: ImageLike, mask: ImageLike, seed: int = 0, num_results: int = 1) -> InpaintResult:
-        """Fill the masked part of a photograph.
+    def inpaint(
+        self,
+        image: ImageLike | Sequence[ImageLike],
+        mask: ImageLike | Sequence[ImageLike] | None = None,
+        seed: int = 0,
+        num_results: int = 1,
+        *,
+        strategy: str = "auto",
+        working_size: int = 512,
+        dilate: int = 0,
+        feather: int = 0,
+        output_type: str = "pil",
+        generator: torch.Generator | None = None,
+        batch_size: int = 1,
+        callback: Callable[[int, int], Any] | None = None,
+    ) -> InpaintResult | list[InpaintResult]:
+        """Fill the masked part of a photograph, or of several.
+
+        Nothing of the model is changed, so several threads may call it at a time.
 
         Args:
-            image: a path, a PIL image, an array (H, W, 3) or a tensor (3, H, W); any size.
-            mask: the same forms, of the image's size; white / True / 1 = repaint.
+            image: a path, a PIL image, an array (H, W, 3) or a tensor (3, H, W), uint8 or floats in [0, 1]; any size.
+                A list of them, or an array or tensor with a batch in front, gives a list of results.
+            mask: the same forms, of the image's size; white / True / 1 = repaint; grey is cut at half. None: what is
+                transparent in the image is repainted, and opaque afterwards. For a list of images, a list or one
+                mask for all.
             seed: for the results after the first, which are drawn at random.
-            num_results: how many different fills; the first is always the most probable one.
+            num_results: how many different fills; the first is always the most probable one. The others take codes near
+                the predicted ones, at random, where credibility is low.
+            strategy: `original`: the whole photograph in one pass; memory grows with it. `resize`: the whole
+                photograph, reduced to the working size. `crop`: around each hole at the photograph's own scale, and
+                large holes at a reduced scale, then refined. `auto`: `original` if the photograph fits the working
+                size, else `crop`.
+            working_size: longest side inside the network, in pixels; a multiple of 8.
+            dilate: the mask grows by so many pixels, against remains of what is to vanish.
+            feather: the mask grows by so many pixels more, over which the fill fades into the photograph.
+            output_type: of `images`: `pil`, size and mode of the input; `numpy`, (H, W, 3) uint8, or the float type
+                that was given; `torch`, (3, H, W) float in [0, 1].
+            generator: draws in place of `seed`.
+            batch_size: crops of one size that go through the networks together, for lists of images on a GPU. Another
+                batch size may change a result in its last digit.
+            callback: called as `callback(done, total)` after each step. If it returns False, `Cancelled` is raised.
 
         Returns:
-            An `InpaintResult`. The pixels outside the mask are those of `image`, bit for bit.
+            An `InpaintResult`, or a list of them. Outside the mask (grown by `dilate` and `feather`) the pixels are
+            those of `image`, bit for bit.
 
         Raises:
-            InvalidInputError: image or mask can't be used; the message says why.
+            InvalidInputError: image, mask or an option can't be used; the message says why.
+            Cancelled: the callback said so.
         """
-        if num_results < 1:
-            raise InvalidInputError(f"num_results must be at least 1, not {num_results}.")
-        photograph = load_photograph(image)
-        missing = load_mask(mask, photograph.size)
-        region = working_region(missing)
-        device = self.vqvae.global_quantizer.codebook.device
-        crop = to_tensor(photograph.pixels[region.slices]).to(device)
-        known = torch.from_numpy(~missing[region.slices])[None, None].float().to(device)
-        crop, known = shrink(crop, known, region.working_size)
-        crop, known = pad_to_multiple(crop, SIZE_MULTIPLE), pad_to_multiple(known, SIZE_MULTIPLE)
-        generator = torch.Generator().manual_seed(seed)
-        with evaluating(self):
-            outputs = [self(crop, known)]
-            while len(outputs) < num_results:
-                outputs.append(self._another(crop, known, outputs[0], generator))
-
-        def whole(tensor: torch.Tensor) -> np.ndarray:
-            return _paste(photograph.pixels, tensor, region)
-
-        fills = [
-            photograph.with_pixels(np.where(missing[..., None], whole(output.refined), photograph.pixels))
-            for output in outputs
+        options = FillOptions(num_results, strategy, working_size, dilate, feather, output_type, batch_size)
+        several = is_several(image)
+        images = list(image) if several else [image]
+        # (B, H, W), one mask for each image of a batch, has one dimension less than a batch of images.
+        flat = several and isinstance(mask, (np.ndarray, torch.Tensor)) and mask.ndim == 3 and len(mask) == len(images)
+        masks = list(mask) if flat or is_several(mask) else [mask] * len(images)
+        if not images or len(masks) != len(images):
+            raise InvalidInputError(
+                f"There are {len(images)} images and {len(masks)} masks: give one mask for each image, or one for all."
+            )
+        photographs = [load_photograph(single) for single in images]
+        missing = [
+            mask_of_alpha(photograph) if single is None else load_mask(single, photograph.size)
+            for single, photograph in zip(masks, photographs, strict=True)
         ]
-        first = outputs[0]
-        height, width = region.working_size
-        stages = {
-            "damaged": Image.fromarray(np.where(missing[..., None], np.uint8(0), photograph.pixels)),
-            "coarse": Image.fromarray(whole(first.coarse)),
-            "refined": Image.fromarray(whole(first.refined)),
-            "composite": fills[0],
-            "global_codes": first.global_codes[0, : -(-height // 8), : -(-width // 8)].cpu().numpy(),
-            "local_codes": first.local_codes[0, : -(-height // 4), : -(-width // 4)].cpu().numpy(),
-            "credibility": first.credibility[0, 0, : -(-height // 8), : -(-width // 8)].cpu().numpy(),
-        }
-        return InpaintResult(images=fills, stages=stages)
-
-    def _another(
-        self, damaged: torch.Tensor, known: torch.Tensor, first: InpaintOutput, generator: torch.Generator
-    ) -> InpaintOutput:
-        """Another plausible fill.
-
-        Where credibility is low, global codes are drawn among those near the predicted latent.
-
-        In the line of Peng et al. (2021), who take the k-th nearest code. A code's probability falls with its squared
-        distance, on the scale of the calibrated clean distances.
-        """
-        quantizer = self.vqvae.global_quantizer
-        vectors = first.global_latents.float().permute(0, 2, 3, 1)  # (B, h, w, D)
-        squared = torch.cdist(vectors.flatten(0, 2), quantizer.codebook).square()  # (B*h*w, K)
-        scale = self.credibility_map.quantiles[len(self.credibility_map.quantiles) // 2].square().clamp_min(1e-12)
-        noise = torch.rand(squared.shape, generator=generator).to(squared.device).clamp_min(1e-12)
-        gumbel = -(-noise.log()).log()
-        drawn = (gumbel - squared / scale).argmax(dim=1).reshape(first.global_codes.shape)
-        missing = F.max_pool2d(1 - known, SIZE_MULTIPLE)[:, 0] > 0
-        doubtful = missing & (
-            torch.rand(missing.shape, generator=generator).to(missing.device) > first.credibility[:, 0]
-        )
-        codes = torch.where(doubtful, drawn, first.global_codes)
-        return self._decode(
-            torch.where(known > 0.5, damaged, 0),
-            known,
-            first.mid,
-            first.global_latents,
-            quantizer.vectors_of(codes),
-            codes,
-        )
+        # Each photograph starts from the seed, so that a result does not depend on the others of its list.
+        generators = [generator or torch.Generator().manual_seed(seed) for _ in images]
+        opaque = [single is None for single in masks]
+        results = fill(self, photographs, missing, generators, options, opaque, callback)
+        return results if several else results[0]
 
     # ---------------------------------------------------------------- files
 
@@ -444,17 +407,3 @@ def load_state(model: nn.Module, path: Path) -> None:
         more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise InvalidInputError(f"{path} does not fit the configuration: {'; '.join(problems[:3])}{more}.")
     model.load_state_dict(state)
-
-
-def _paste(pixels: np.ndarray, tensor: torch.Tensor, region: Region) -> np.ndarray:
-    """A network's picture (1, 3, h, w) of `region` inside the whole photograph (H, W, 3).
-
-    Un-padded and brought to scale.
-    """
-    tensor = tensor[:, :, : region.working_size[0], : region.working_size[1]]
-    size = (region.bottom - region.top, region.right - region.left)
-    if tuple(tensor.shape[-2:]) != size:
-        tensor = F.interpolate(tensor, size, mode="bicubic", align_corners=False)
-    result = pixels.copy()
-    result[region.slices] = to_pixels(tensor[0])
-    return result

@@ -20,9 +20,10 @@ from safetensors.torch import save_file
 import hvq_inpaint
 from hvq_inpaint import HVQInpainter, commands
 from hvq_inpaint.__main__ import main, make_parser
-from hvq_inpaint.commands import all_or_nothing, find_device
+from hvq_inpaint.commands import find_device
 from hvq_inpaint.errors import InvalidInputError
 from hvq_inpaint.evaluation import evaluate as evaluate_module
+from hvq_inpaint.files import all_or_nothing
 from hvq_inpaint.masks import random_walk_mask
 
 ROOT = Path(__file__).parent.parent
@@ -144,8 +145,9 @@ def test_several_results_and_all_stages(workplace, model_folder):
     result = HVQInpainter.from_pretrained(model_folder).inpaint("photo.png", "mask.png", seed=4, num_results=3)
     for name, image in zip(("filled.png", "filled-2.png", "filled-3.png"), result.images, strict=True):
         assert np.array_equal(pixels_of(Path("out", name)), np.array(image))
-    assert {path.stem for path in Path("stages").iterdir()} == set(result.stages)
-    for path in Path("stages").iterdir():
+    assert {path.stem for path in Path("stages").iterdir()} == {*result.stages, "crops"}
+    assert json.loads(Path("stages/crops.json").read_text()) == [{"box": [0, 0, 50, 37], "working_size": [37, 50]}]
+    for path in (path for path in Path("stages").iterdir() if path.suffix != ".json"):
         stage = pixels_of(path) if path.suffix == ".png" else np.load(path)
         assert np.array_equal(stage, np.array(result.stages[path.stem]))
 

@@ -9,7 +9,7 @@ from conftest import make_pixels
 from PIL import Image
 
 from hvq_inpaint import InvalidInputError
-from hvq_inpaint.images import load_mask, load_photograph, pad_to_multiple, shrink, to_pixels, to_tensor, working_region
+from hvq_inpaint.images import Patch, Photograph, load_photograph, to_pixels, to_tensor
 
 PIXELS = make_pixels(20, 30)
 MASK = np.zeros((20, 30), dtype=bool)
@@ -28,23 +28,123 @@ def test_every_form_of_an_image_gives_the_same_pixels(tmp_path):
         torch.from_numpy(as_float).permute(2, 0, 1),
     ]
     for form in forms:
-        assert np.array_equal(load_photograph(form).pixels, PIXELS)
+        assert np.array_equal(load_photograph(form).pixels(), PIXELS)
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
-def test_a_photograph_comes_back_in_its_mode(mode):
-    image = Image.fromarray(PIXELS).convert(mode)
-    if mode == "RGBA":
-        image.putalpha(Image.fromarray(PIXELS[..., 0]))
+def in_mode(mode: str, height: int = 20, width: int = 30) -> Image.Image:
+    """A picture of any accepted mode, with an alpha of several values where the mode has one."""
+    pixels = make_pixels(height, width)
+    if mode.startswith("I;16"):
+        numbers = (pixels[..., 0].astype(np.uint16) * 257).astype(">u2" if mode == "I;16B" else "<u2")
+        return Image.frombytes(mode, (width, height), numbers.tobytes())
+    image = Image.fromarray(pixels).convert(mode)
+    if mode in ("LA", "RGBA"):
+        image.putalpha(Image.fromarray(pixels[..., 1] // 64 * 85))
+    return image
+
+
+ACCEPTED = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I;16B")
+
+
+@pytest.mark.parametrize("mode", ACCEPTED)
+def test_a_photograph_is_painted_in_its_mode_and_kept_elsewhere(mode):
+    image = in_mode(mode)
+    before = image.copy()
     photograph = load_photograph(image)
-    back = photograph.with_pixels(photograph.pixels)
-    assert back.mode == mode and np.array_equal(np.array(back), np.array(image))
+    where = MASK[3:15, 5:25]
+    painted = photograph.painted([Patch(3, 5, where, np.full((12, 20, 3), 0.2, np.float32))])
+    assert (painted.mode, painted.size) == (image.mode, image.size)
+    assert np.array_equal(np.array(painted)[~MASK], np.array(image)[~MASK])
+    assert not np.array_equal(np.array(painted)[MASK], np.array(image)[MASK])
+    assert image.tobytes() == before.tobytes()
+    if mode in ("LA", "RGBA"):
+        assert np.array_equal(np.array(painted.getchannel("A")), np.array(image.getchannel("A")))
+
+
+@pytest.mark.parametrize("mode", ("L", "RGB", "CMYK", "I;16", "LA", "RGBA"))
+def test_painting_what_was_there_changes_nothing_that_can_be_seen(mode):
+    photograph = load_photograph(in_mode(mode))
+    painted = photograph.painted([Patch(0, 0, np.ones((20, 30), bool), photograph.colours())])
+    assert np.array_equal(load_photograph(painted).pixels(), photograph.pixels())
+
+
+def test_a_palette_is_kept_and_the_nearest_of_its_colours_taken():
+    image = Image.fromarray(PIXELS).quantize(13)
+    photograph, colours = load_photograph(image), make_pixels(20, 30, 5).astype(np.float32) / 255
+    painted = photograph.painted([Patch(0, 0, MASK, colours)])
+    assert painted.getpalette() == image.getpalette()
+    palette = np.array(image.getpalette()).reshape(-1, 3)
+    got = np.array(painted.convert("RGB"))[MASK].astype(int)
+    wanted = np.round(colours[MASK] * 255)
+    for colour, want in zip(got, wanted, strict=True):  # by brute force
+        assert np.square(colour - want).sum() == np.square(palette - want).sum(axis=1).min()
+
+
+def test_a_transparent_palette_entry_is_no_colour_to_fill_with(tmp_path):
+    image = Image.fromarray(PIXELS).quantize(8)
+    image.save(tmp_path / "image.png", transparency=3)
+    photograph = load_photograph(tmp_path / "image.png")
+    transparent = np.array(image) == 3
+    assert np.array_equal(photograph.alpha() == 0, transparent)
+    hidden = np.array(image.getpalette()).reshape(-1, 3)[3] / 255
+    patch = Patch(0, 0, np.ones((20, 30), bool), np.broadcast_to(hidden, (20, 30, 3)).astype(np.float32))
+    assert np.array_equal(np.array(photograph.painted([patch])) == 3, transparent)
+    assert not (np.array(photograph.painted([patch], opaque=True)) == 3).any()
+
+
+@pytest.mark.parametrize("mode", ("L", "RGB"))
+def test_a_colour_that_stands_for_transparency_is_never_painted(tmp_path, mode):
+    image = in_mode(mode)
+    image.putpixel((0, 0), 80 if mode == "L" else (80, 80, 80))
+    image.save(tmp_path / "image.png", transparency=80 if mode == "L" else (80, 80, 80))
+    photograph = load_photograph(tmp_path / "image.png")
+    assert photograph.alpha()[0, 0] == 0
+    patch = Patch(0, 0, np.ones((20, 30), bool), np.full((20, 30, 3), 80 / 255, np.float32))
+    kept, opaque = (Photograph(photograph.painted([patch], opaque=flag)) for flag in (False, True))
+    assert np.array_equal(kept.alpha(), photograph.alpha())
+    assert (opaque.alpha() == 255).all()
+
+
+def test_a_twelve_bit_grey_is_read_up_to_its_own_white():
+    numbers = np.linspace(0, 4095, 600).astype(np.uint16).reshape(20, 30)
+    photograph = load_photograph(Image.fromarray(numbers))
+    assert photograph.white == 4095
+    assert np.allclose(photograph.colours()[..., 1], numbers / 4095)
+    painted = photograph.painted([Patch(0, 0, MASK, photograph.colours())])
+    assert np.array_equal(np.array(painted), numbers)
+
+
+def test_sixteen_bits_a_colour_are_refused_and_not_cut(tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    for name in ("image.png", "image.tif"):
+        cv2.imwrite(str(tmp_path / name), make_pixels(20, 30).astype(np.uint16) * 257)
+        with pytest.raises(InvalidInputError, match=r"16 bits|not an image"):
+            load_photograph(tmp_path / name)
+    cv2.imwrite(str(tmp_path / "grey.png"), make_pixels(20, 30)[..., 0].astype(np.uint16) * 257)
+    assert load_photograph(tmp_path / "grey.png").mode == "I;16"
+
+
+def test_cmyk_goes_through_its_profile_where_it_has_one():
+    image = in_mode("CMYK")
+    plain = load_photograph(image)
+    assert np.array_equal(plain.pixels(), np.array(image.convert("RGB")))
+    image.info["icc_profile"] = b"no profile"
+    assert np.array_equal(load_photograph(image).pixels(), plain.pixels())
 
 
 def test_every_grey_value_survives():
     greys = np.arange(256, dtype=np.uint8).reshape(16, 16)
     photograph = load_photograph(Image.fromarray(greys))
-    assert np.array_equal(np.array(photograph.with_pixels(photograph.pixels)), greys)
+    patch = Patch(0, 0, np.ones((16, 16), bool), photograph.colours())
+    assert np.array_equal(np.array(photograph.painted([patch])), greys)
+
+
+def test_floats_come_back_as_they_were():
+    array = np.random.default_rng(0).random((20, 30, 3))
+    for given in (array, array.astype(np.float32), array.astype(np.float16)):
+        result = load_photograph(given).painted_array([Patch(0, 0, MASK, np.zeros((20, 30, 3), np.float32))])
+        assert result.dtype == given.dtype
+        assert np.array_equal(result[~MASK], given[~MASK]) and not result[MASK].any()
 
 
 def test_exif_orientation_is_applied_once(tmp_path):
@@ -52,29 +152,8 @@ def test_exif_orientation_is_applied_once(tmp_path):
     exif[0x0112] = 6  # rotated by 90 degrees
     Image.fromarray(PIXELS).save(tmp_path / "image.png", exif=exif)
     photograph = load_photograph(tmp_path / "image.png")
-    assert np.array_equal(photograph.pixels, np.rot90(PIXELS, -1))
-    assert photograph.with_pixels(photograph.pixels).getexif().get(0x0112, 1) == 1
-
-
-@pytest.mark.parametrize(
-    "form",
-    [
-        MASK,
-        MASK.astype(np.uint8),
-        MASK.astype(np.uint8) * 255,
-        MASK.astype(np.float32),
-        MASK[..., None],
-        MASK[None],
-        torch.from_numpy(MASK),
-        torch.from_numpy(MASK)[None].float(),
-        Image.fromarray(MASK),
-        Image.fromarray(MASK.astype(np.uint8) * 255),
-        Image.fromarray(MASK.astype(np.uint8) * 255).convert("RGB"),
-        Image.fromarray(np.where(MASK, 200, 90).astype(np.uint8)),
-    ],
-)
-def test_every_form_of_a_mask_gives_the_same_mask(form):
-    assert np.array_equal(load_mask(form, (20, 30)), MASK)
+    assert np.array_equal(photograph.pixels(), np.rot90(PIXELS, -1))
+    assert photograph.painted([]).getexif().get(0x0112, 1) == 1
 
 
 @pytest.mark.parametrize(
@@ -86,31 +165,14 @@ def test_every_form_of_a_mask_gives_the_same_mask(form):
         (np.full((4, 4, 3), 3.0), r"\[0, 1\]"),
         (np.full((4, 4, 3), np.nan), "NaN"),
         (torch.zeros(4, 4), r"\(3, H, W\)"),
-        (Image.new("CMYK", (4, 4)), "CMYK"),
-        (Image.new("I;16", (4, 4)), "I;16"),
+        (Image.new("HSV", (4, 4)), "HSV"),
+        (Image.new("F", (4, 4)), "mode F"),
         (17, "int"),
     ],
 )
 def test_what_is_no_image_is_refused_with_a_sentence(image, message):
     with pytest.raises(InvalidInputError, match=message):
         load_photograph(image)
-
-
-@pytest.mark.parametrize(
-    ("mask", "message"),
-    [
-        (np.zeros((20, 30), bool), "empty"),
-        (np.ones((20, 30), bool), "whole image"),
-        (np.ones((30, 20), bool), "20 x 30 pixels and the image 30 x 20"),
-        (np.full((20, 30), 300), "0 to 255"),
-        (np.full((20, 30), np.nan), "NaN"),
-        (np.zeros((20, 30, 3)), r"\(H, W\)"),
-        (None, "NoneType"),
-    ],
-)
-def test_what_is_no_mask_is_refused_with_a_sentence(mask, message):
-    with pytest.raises(InvalidInputError, match=message):
-        load_mask(mask, (20, 30))
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path, monkeypatch):
@@ -136,37 +198,9 @@ def test_files_that_cannot_be_read_are_named(tmp_path, monkeypatch):
 def test_the_photograph_of_a_phone_s_mpo_is_taken(tmp_path):
     frames = [Image.fromarray(make_pixels(16, 24, seed)) for seed in range(2)]
     frames[0].save(tmp_path / "phone.jpg", format="MPO", save_all=True, append_images=frames[1:], quality=100)
-    pixels = load_photograph(tmp_path / "phone.jpg").pixels
+    pixels = load_photograph(tmp_path / "phone.jpg").pixels()
     assert np.abs(pixels.astype(int) - make_pixels(16, 24, 0)).mean() < 8
 
 
 def test_pixels_survive_the_way_to_a_tensor_and_back():
     assert np.array_equal(to_pixels(to_tensor(PIXELS)[0]), PIXELS)
-
-
-def test_the_region_contains_the_hole_and_its_surroundings():
-    mask = np.zeros((900, 1200), dtype=bool)
-    mask[880:900, 300:320] = True
-    region = working_region(mask, longest_side=256)
-    assert (region.bottom - region.top, region.right - region.left) == (256, 256) == region.working_size
-    assert mask[region.slices].sum() == mask.sum()
-    mask[100:900, 100:1100] = True
-    region = working_region(mask, longest_side=256)
-    assert (region.top, region.left, region.bottom, region.right) == (0, 0, 900, 1200)
-    assert region.working_size == (192, 256)
-
-
-def test_shrinking_lets_nothing_of_the_hole_through():
-    image, known = torch.zeros(1, 3, 40, 60), torch.ones(1, 1, 40, 60)
-    known[..., 13:20, 21:33] = 0
-    image[(known == 0).expand_as(image)] = 1  # what the mask hides is white
-    small, small_known = shrink(image, known, (14, 22))
-    assert (small * small_known).max() == 0
-    assert 0 < (1 - small_known).sum() < 14 * 22
-
-
-def test_padding_repeats_the_last_row_and_column():
-    tensor = torch.rand(1, 3, 5, 11)
-    padded = pad_to_multiple(tensor, 8)
-    assert padded.shape == (1, 3, 8, 16)
-    assert np.array_equal(padded[0].numpy(), np.pad(tensor[0].numpy(), ((0, 0), (0, 3), (0, 5)), mode="edge"))

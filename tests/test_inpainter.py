@@ -5,19 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 
-import numpy as np
 import pytest
 import torch
-from conftest import make_model, make_pixels
-from PIL import Image
+from conftest import make_model
 from safetensors.torch import save_file
 
 from hvq_inpaint import HVQConfig, HVQInpainter, InvalidInputError
 from hvq_inpaint.blending import poisson_composite
 from hvq_inpaint.inpainter import TRAINING_STAGES
-from hvq_inpaint.masks import box_mask, brush_mask
-
-STAGES = {"damaged", "coarse", "refined", "composite", "global_codes", "local_codes", "credibility"}
 
 
 def random_batch(height: int = 32, width: int = 48) -> tuple[torch.Tensor, torch.Tensor]:
@@ -134,76 +129,6 @@ def test_only_the_stage_s_part_is_trained(model, stage):
 def test_an_unknown_stage_is_refused(model):
     with pytest.raises(InvalidInputError, match="autoencoder, encoder, refiner"):
         model.set_training_stage("decoder")
-
-
-# ---------------------------------------------------------------- inpaint
-
-
-@pytest.mark.parametrize("size", [(8, 8), (37, 61), (64, 64), (5, 90), (1, 9)])
-def test_any_size_keeps_its_known_pixels(model, size):
-    pixels = make_pixels(*size)
-    mask = box_mask(*size, 0.3, seed=1)
-    result = model.inpaint(pixels, mask)
-    filled = np.array(result.image)
-    assert filled.shape == pixels.shape
-    assert np.array_equal(filled[~mask], pixels[~mask])
-    assert result.stages.keys() == STAGES
-
-
-def test_a_photograph_larger_than_the_working_size(model):
-    pixels, mask = make_pixels(700, 1100), np.zeros((700, 1100), dtype=bool)
-    mask[20:660, 300:1000] = True
-    result = model.inpaint(pixels, mask)
-    assert np.array_equal(np.array(result.image)[~mask], pixels[~mask])
-    assert result.stages["global_codes"].shape == (-(-round(700 * 512 / 1100) // 8), 64)
-
-
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
-def test_mode_size_and_alpha_are_those_of_the_input(model, mode):
-    image = Image.fromarray(make_pixels(40, 56)).convert(mode)
-    mask = brush_mask(40, 56, 0.2, 3)
-    filled = model.inpaint(image, Image.fromarray(mask)).image
-    assert (filled.mode, filled.size) == (image.mode, image.size)
-    assert np.array_equal(np.array(filled)[~mask], np.array(image)[~mask])
-
-
-def test_stages_are_the_intermediates_of_forward(model):
-    pixels, mask = make_pixels(64, 48), box_mask(64, 48, 0.3, 1)
-    result = model.inpaint(pixels, mask)
-    damaged = torch.from_numpy(np.where(mask[..., None], 0, pixels)).permute(2, 0, 1)[None].float() / 255
-    output = model(damaged, torch.from_numpy(~mask)[None, None].float())
-    assert np.array_equal(result.stages["global_codes"], output.global_codes[0].numpy())
-    assert np.array_equal(result.stages["local_codes"], output.local_codes[0].numpy())
-    assert np.allclose(result.stages["credibility"], output.credibility[0, 0].numpy())
-    assert np.array_equal(
-        np.array(result.stages["coarse"]), (output.coarse[0] * 255).round().byte().permute(1, 2, 0).numpy()
-    )
-    assert result.stages["composite"] is result.image
-
-
-def test_several_results_are_seeded_and_start_with_the_plain_one(model):
-    model.credibility_map.quantiles.zero_()  # nothing is credible: everything in the hole may be drawn
-    model.credibility_map.quantiles[1:] = 1e-3
-    pixels, mask = make_pixels(64, 64), box_mask(64, 64, 0.4, 1)
-    with torch.no_grad():
-        model.credibility_map.quantiles[128:] = 5.0
-    first = model.inpaint(pixels, mask, seed=3, num_results=3)
-    again = model.inpaint(pixels, mask, seed=3, num_results=3)
-    assert len(first.images) == 3
-    assert all(np.array_equal(np.array(a), np.array(b)) for a, b in zip(first.images, again.images, strict=True))
-    assert np.array_equal(np.array(first.image), np.array(model.inpaint(pixels, mask).image))
-    assert not np.array_equal(np.array(first.images[0]), np.array(first.images[1]))
-    assert all(np.array_equal(np.array(image)[~mask], pixels[~mask]) for image in first.images)
-
-
-def test_inpaint_leaves_the_mode_as_it_was_also_after_an_error(model, monkeypatch):
-    model.train()
-    model.inpaint(make_pixels(16, 16), box_mask(16, 16, 0.3, 1))
-    assert model.training
-    monkeypatch.setattr(model.refiner, "forward", lambda *inputs: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        model.inpaint(make_pixels(16, 16), box_mask(16, 16, 0.3, 1))
-    assert model.training
 
 
 # ---------------------------------------------------------------- files

@@ -62,6 +62,8 @@ ORDER = [
     "distributed",
     "masks",
     "images",
+    "hole",
+    "regions",
     "blending",
     "quantizer",
     "vqvae",
@@ -69,6 +71,8 @@ ORDER = [
     "refiner",
     "credibility",
     "losses",
+    "sampling",
+    "filling",
     "inpainter",
 ]
 
@@ -76,6 +80,10 @@ ORDER = [
 @pytest.mark.parametrize("name", ORDER)
 def test_imports_run_one_way(name):
     tree = ast.parse((PACKAGE / f"{name}.py").read_text())
+    # What is imported for annotations only is not imported at all.
+    tree.body = [
+        node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
+    ]
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1}
     assert imported <= set(ORDER[: ORDER.index(name)])
     outside = {

@@ -11,7 +11,8 @@ from PIL import Image, ImageOps
 
 from ..data import center_crop, list_images, load_images
 from ..errors import InvalidInputError
-from ..images import mask_of_picture, open_image
+from ..hole import mask_of_picture
+from ..images import open_image
 from ..masks import RawRandom, in_bucket, make_mask, ratio_in_bucket
 from .options import FILE_MASKS, Bucket, EvaluationOptions, bucket_name
 

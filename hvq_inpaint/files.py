@@ -1,0 +1,97 @@
+"""Files out: an image in the format of its name, several files together or none of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from .errors import InvalidInputError
+from .images import GREY_16_MODES
+
+# How an image is saved, by the suffix of its file. All but JPEG keep every pixel.
+SAVE_OPTIONS: dict[str, dict[str, Any]] = {
+    ".png": {"format": "PNG"},
+    ".tif": {"format": "TIFF"},
+    ".tiff": {"format": "TIFF"},
+    ".webp": {"format": "WEBP", "lossless": True, "exact": True},
+    ".bmp": {"format": "BMP"},
+    ".jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
+    ".jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
+}
+_LOSSY = (".jpg", ".jpeg")
+
+# What these formats can't hold; TIFF holds all.
+_NOT_HELD = {
+    "PNG": ("CMYK",),
+    "WEBP": ("CMYK", *GREY_16_MODES),
+    "BMP": ("LA", "CMYK", *GREY_16_MODES),
+    "JPEG": ("1", "P", *GREY_16_MODES),
+}
+
+
+def is_lossy(path: Path) -> bool:
+    """Whether the format of `path` changes pixels a little."""
+    return path.suffix.lower() in _LOSSY
+
+
+def lossless_suffix(mode: str) -> str:
+    """Of the format in which an image of this mode is saved unless something else is asked for."""
+    return ".tif" if mode == "CMYK" else ".png"
+
+
+def check_format(path: Path, mode: str, source: Path) -> None:
+    """Refuse a name whose format can't hold the result for the photograph `source` of this mode."""
+    name = SAVE_OPTIONS[path.suffix.lower()]["format"]
+    if name == "JPEG" and mode in ("LA", "RGBA"):
+        raise InvalidInputError(f"JPEG has no transparency, which {source} has; let the result end in .png.")
+    if mode in _NOT_HELD.get(name, ()):
+        raise InvalidInputError(
+            f"{name} can't hold images of mode {mode}, as {source} is; let the result end in {lossless_suffix(mode)}."
+        )
+
+
+def save_image(image: Image.Image, path: Path, suffix: str) -> None:
+    """Save in the format of `suffix`, with the ICC profile, EXIF block and resolution that the image carries."""
+    names = ("icc_profile", "exif", "dpi")
+    image.save(path, **SAVE_OPTIONS[suffix], **{name: image.info[name] for name in names if image.info.get(name)})
+
+
+@contextmanager
+def all_or_nothing() -> Iterator[Callable[[Path], Path]]:
+    """Files that appear under their names together at the end of the block, or not at all if it raises.
+
+    Yields a function that takes the path of a file to be and returns the temporary path to write it to.
+    """
+    pairs: list[tuple[Path, Path]] = []
+
+    def partial(path: Path) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pairs.append((path.with_name(f".{path.name}.{os.getpid()}.partial"), path))
+        return pairs[-1][0]
+
+    try:
+        yield partial
+        for temporary, path in pairs:
+            temporary.replace(path)
+    finally:
+        for temporary, _ in pairs:
+            temporary.unlink(missing_ok=True)
+
+
+def check_targets(paths: Sequence[Path], overwrite: bool) -> None:
+    """Refuse now what could not be written later, after all the work."""
+    for path in paths:
+        if path.is_dir():
+            raise InvalidInputError(f"{path} is a folder; the result needs the name of a file.")
+        if path.exists() and not overwrite:
+            raise InvalidInputError(f"{path} exists already; choose another name, or --overwrite to replace it.")
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        if not folder.is_dir():
+            raise InvalidInputError(f"{path} can't be written, as {folder} is a file.")
+        if not os.access(folder, os.W_OK):
+            raise InvalidInputError(f"{path} can't be written, as the folder {folder} is not writable.")

@@ -1,0 +1,391 @@
+"""From photographs and masks to filled photographs: regions through the networks, and back into the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from .config import SIZE_MULTIPLE
+from .errors import InvalidInputError
+from .hole import distance_to, feather_weights, grow
+from .images import Patch, Photograph, to_pixels, to_tensor
+from .regions import Region, pad_to_multiple, plan, shrink
+from .sampling import sample_codes
+
+if TYPE_CHECKING:
+    from .inpainter import Encoded, HVQInpainter
+    from .quantizer import EMAQuantizer
+
+OUTPUT_TYPES = ("pil", "numpy", "torch")
+
+# A fill from a reduced scale is refined in tiles of this side, of which so much overlaps the next.
+_TILE, _OVERLAP = 512, 96
+# It is refined so near to the known pixels; deeper in, over as many pixels again, less and less: there the refiner,
+# which has only seen holes at the scale at which it was trained, draws streaks.
+_REFINED_MARGIN = 32
+
+
+class Cancelled(RuntimeError):
+    """The callback asked to stop."""
+
+
+@dataclass(frozen=True)
+class FillOptions:
+    """How a photograph is filled; `HVQInpainter.inpaint` says what each means."""
+
+    num_results: int = 1
+    strategy: str = "auto"
+    working_size: int = 512
+    dilate: int = 0
+    feather: int = 0
+    output_type: str = "pil"
+    batch_size: int = 1
+
+    def __post_init__(self) -> None:
+        for name, least in (("num_results", 1), ("batch_size", 1), ("dilate", 0), ("feather", 0)):
+            if getattr(self, name) < least:
+                raise InvalidInputError(f"{name} must be at least {least}, not {getattr(self, name)}.")
+        if self.output_type not in OUTPUT_TYPES:
+            raise InvalidInputError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, not {self.output_type!r}.")
+
+
+@dataclass(frozen=True)
+class WorkedCrop:
+    """What the networks made of one region of a photograph."""
+
+    box: tuple[int, int, int, int]  # left, top, right, bottom in the photograph, as Pillow gives boxes
+    working_size: tuple[int, int]  # height and width inside the network, padding left out
+    global_codes: np.ndarray  # (ceil(h / 8), ceil(w / 8)) int64
+    local_codes: np.ndarray  # (ceil(h / 4), ceil(w / 4)) int64
+    credibility: np.ndarray  # (ceil(h / 8), ceil(w / 8)) float32 in [0, 1], 1 = credible
+
+
+class Stages(dict[str, Any]):
+    """A dict of which some values are made when they are first asked for: pictures of a whole large photograph."""
+
+    def __init__(self, values: dict[str, Any], makers: dict[str, Callable[[], Any]]) -> None:
+        super().__init__({**dict.fromkeys(makers), **values})
+        self._makers = makers
+
+    def __getitem__(self, name: str) -> Any:
+        if name in self._makers:
+            super().__setitem__(name, self._makers.pop(name)())
+        return super().__getitem__(name)
+
+    def __iter__(self) -> Iterator[str]:  # overridden, so that dict(stages) asks for the values
+        return super().__iter__()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
+    def values(self) -> list[Any]:
+        return [self[name] for name in self]
+
+    def items(self) -> list[tuple[str, Any]]:
+        return [(name, self[name]) for name in self]
+
+
+@dataclass
+class InpaintResult:
+    """What `HVQInpainter.inpaint` returns for a photograph."""
+
+    images: list[Any]  # as many as asked for; PIL images of size and mode of the input, or as `output_type` says
+    stages: dict[str, Any]  # damaged, coarse, refined, composite (PIL); global_codes, local_codes, credibility (arrays)
+    crops: list[WorkedCrop]  # every region that was worked; the arrays in `stages` are those of the largest hole's
+
+    @property
+    def image(self) -> Any:
+        """The first result."""
+        return self.images[0]
+
+
+@dataclass
+class _Job:
+    """A photograph on its way."""
+
+    photograph: Photograph
+    mask: np.ndarray  # (H, W) bool, as given: here the fill is seen alone
+    missing: np.ndarray  # (H, W) bool, dilated and feathered: what the networks do not see
+    generator: torch.Generator
+    opaque: bool
+    regions: list[Region]
+    filled: list[list[tuple[Region, torch.Tensor]]] = field(default_factory=list)  # by result: refined (3, h, w)
+    coarse: list[tuple[Region, np.ndarray]] = field(default_factory=list)  # of the first result, (h, w, 3) uint8
+    crops: list[WorkedCrop] = field(default_factory=list)
+
+    def window(self, region: Region) -> tuple[torch.Tensor, torch.Tensor]:
+        """The photograph (1, 3, h, w) of a region, and what is known of it (1, 1, h, w)."""
+        known = torch.from_numpy(~self.missing[region.slices])[None, None].float()
+        return to_tensor(self.photograph.colours(*region.slices)), known
+
+    def window_so_far(self, region: Region, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same, with what result `number` has filled of it by now as known pixels."""
+        image, known = self.window(region)
+        for earlier, refined in self.filled[number]:
+            top, left = max(earlier.hole[0].start, region.top), max(earlier.hole[1].start, region.left)
+            bottom, right = min(earlier.hole[0].stop, region.bottom), min(earlier.hole[1].stop, region.right)
+            if top >= bottom or left >= right:
+                continue
+            here = (..., slice(top - region.top, bottom - region.top), slice(left - region.left, right - region.left))
+            part = refined[:, top - earlier.top : bottom - earlier.top, left - earlier.left : right - earlier.left]
+            image[here] = torch.where(known[here] > 0.5, image[here], part)
+            known[here] = 1
+        return image, known
+
+    def patches(self, number: int, dilate: int, feather: int) -> list[Patch]:
+        """What is to be painted for result `number`."""
+        patches = []
+        for region, refined in self.filled[number]:
+            rows, columns = region.hole
+            inside = refined[:, rows.start - region.top : rows.stop - region.top]
+            inside = inside[:, :, columns.start - region.left : columns.stop - region.left]
+            weights = None
+            if feather:
+                # The hole's own distances: those of a neighbouring hole count as well.
+                margin = feather + dilate
+                around = (
+                    slice(max(0, rows.start - margin), rows.stop + margin),
+                    slice(max(0, columns.start - margin), columns.stop + margin),
+                )
+                whole = feather_weights(grow(self.mask[around], dilate) if dilate else self.mask[around], feather)
+                weights = whole[rows.start - around[0].start :, columns.start - around[1].start :]
+                weights = weights[: rows.stop - rows.start, : columns.stop - columns.start]
+            colours = inside.permute(1, 2, 0).numpy()
+            patches.append(Patch(rows.start, columns.start, self.missing[rows, columns], colours, weights))
+        return patches
+
+
+def fill(
+    model: HVQInpainter,
+    photographs: Sequence[Photograph],
+    masks: Sequence[np.ndarray],
+    generators: Sequence[torch.Generator],
+    options: FillOptions,
+    opaque: Sequence[bool],
+    callback: Callable[[int, int], Any] | None = None,
+) -> list[InpaintResult]:
+    """Fill `masks` (H, W) of `photographs`; `opaque`: whether what is filled loses its transparency.
+
+    Regions of one size are worked `batch_size` at a time, over all photographs.
+    """
+    jobs = []
+    for photograph, mask, generator, is_opaque in zip(photographs, masks, generators, opaque, strict=True):
+        missing = grow(mask, options.dilate + options.feather)
+        regions = plan(missing, options.strategy, options.working_size)
+        results = [[] for _ in range(options.num_results)]
+        jobs.append(_Job(photograph, mask, missing, generator, is_opaque, regions, results))
+    total = options.num_results * sum(len(job.regions) for job in jobs)
+    done = 0
+    # The n-th regions of all photographs together: those of one photograph build on each other.
+    for wave in zip_longest(*([(job, region) for region in job.regions] for job in jobs)):
+        for batch in _batches([work for work in wave if work is not None], options.batch_size):
+            for _ in _work(model, batch, options.num_results):
+                done += len(batch)
+                if callback is not None and callback(done, total) is False:
+                    raise Cancelled(f"Stopped after {done} of {total} steps, as the callback asked.")
+    return [_result(job, options) for job in jobs]
+
+
+def _batches(works: list[tuple[_Job, Region]], batch_size: int) -> Iterator[list[tuple[_Job, Region]]]:
+    """Works whose padded sizes are equal, at most `batch_size` together."""
+    by_size: dict[tuple[int, ...], list[tuple[_Job, Region]]] = {}
+    for job, region in works:
+        padded = tuple(-(-length // SIZE_MULTIPLE) for length in region.working_size)
+        by_size.setdefault(padded, []).append((job, region))
+    for alike in by_size.values():
+        for start in range(0, len(alike), batch_size):
+            yield alike[start : start + batch_size]
+
+
+def _work(model: HVQInpainter, batch: list[tuple[_Job, Region]], num_results: int) -> Iterator[None]:
+    """One region of each of some photographs; yields after each result. The encoder runs once for all results."""
+    device = model.vqvae.global_quantizer.codebook.device
+
+    def brought_to_scale(windows: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
+        images, knowns = zip(
+            *(shrink(*window, region.working_size) for window, (_, region) in zip(windows, batch, strict=True)),
+            strict=True,
+        )
+        stacked = (torch.cat([pad_to_multiple(part, SIZE_MULTIPLE) for part in parts]) for parts in (images, knowns))
+        return tuple(part.to(device) for part in stacked)
+
+    _, known = scaled = brought_to_scale([job.window(region) for job, region in batch])
+    encoded = model.encode(*scaled)
+    credibility = model.credibility_map(encoded.global_latents, model.vqvae.global_quantizer.codebook)
+    for number in range(num_results):
+        if number == 0:
+            _, local_codes, coarse = model.vqvae.decode(encoded.global_quantized, encoded.mid)
+        else:
+            coarse = _another_coarse(model, encoded, credibility, known, [job.generator for job, _ in batch])
+        coarse = coarse.float().clamp(0, 1)
+        windows = [job.window_so_far(region, number) for job, region in batch]
+        refined = model.refine(coarse, *brought_to_scale(windows)).clamp(0, 1)
+        for index, ((job, region), window) in enumerate(zip(batch, windows, strict=True)):
+            whole = _to_photograph_scale(refined[index : index + 1], region)
+            if region.refine:
+                whole = _refine_in_tiles(model, whole, *(tensor.to(device) for tensor in window))
+            job.filled[number].append((region, whole[0].cpu()))
+            if number == 0:
+                job.coarse.append((region, to_pixels(_to_photograph_scale(coarse[index : index + 1], region)[0])))
+                maps = (encoded.global_codes[index], local_codes[index], credibility[index, 0])
+                job.crops.append(_worked_crop(region, *maps))
+        yield
+
+
+def _another_coarse(
+    model: HVQInpainter,
+    encoded: Encoded,
+    credibility: torch.Tensor,
+    known: torch.Tensor,
+    generators: list[torch.Generator],
+) -> torch.Tensor:
+    """The VQ stage's picture of other codes than the nearest, drawn at both levels where credibility is low."""
+    vqvae = model.vqvae
+    missing = F.max_pool2d(1 - known, SIZE_MULTIPLE)[:, 0] > 0  # (B, h, w)
+    chances = [torch.rand(missing.shape[1:], generator=g, device=g.device).to(known.device) for g in generators]
+    doubtful = missing & (torch.stack(chances) > credibility[:, 0])
+    # If all of a small hole is credible, its answers must not be one and the same: the least credible cell is drawn.
+    least = torch.where(missing, credibility[:, 0], 2).flatten(1).argmin(dim=1)
+    doubtful |= F.one_hot(least, missing[0].numel()).bool().reshape(missing.shape)
+
+    def draw(
+        quantizer: EMAQuantizer, latents: torch.Tensor, variance: torch.Tensor, where: torch.Tensor
+    ) -> torch.Tensor:
+        _, nearest = quantizer.quantize(latents)
+        codes = [
+            sample_codes(
+                latents[i : i + 1], quantizer.codebook, variance, where[i : i + 1], nearest[i : i + 1], generator
+            )
+            for i, generator in enumerate(generators)
+        ]
+        return quantizer.vectors_of(torch.cat(codes))
+
+    quantiles = model.credibility_map.quantiles  # of the clean distances: their median is the scale
+    variance = quantiles[len(quantiles) // 2].square()
+    global_quantized = draw(vqvae.global_quantizer, encoded.global_latents, variance, doubtful)
+    local_latents = vqvae.encoder_a2(global_quantized, encoded.mid)
+    local_quantized, _ = vqvae.local_quantizer.quantize(local_latents)
+    # The local level has no calibrated distances: the scale is that of this crop's own.
+    variance = (local_latents.float() - local_quantized).square().sum(dim=1).mean()
+    doubtful = doubtful.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
+    return vqvae.decoder_a(global_quantized, draw(vqvae.local_quantizer, local_latents, variance, doubtful))
+
+
+def _refine_in_tiles(
+    model: HVQInpainter, picture: torch.Tensor, image: torch.Tensor, known: torch.Tensor
+) -> torch.Tensor:
+    """The refiner at the photograph's scale, on a fill that was made at a reduced one.
+
+    The whole fill is blended into the known pixels at once; then tile after tile that has a border is refined, and
+    neighbours fade into each other where they overlap.
+
+    Args:
+        picture: the fill (1, 3, H, W) in [0, 1], everywhere.
+        image: (1, 3, H, W) in [0, 1]; `known`: (1, 1, H, W).
+
+    Returns:
+        (1, 3, H, W) in [0, 1].
+    """
+    blended = model.coarse_composite(picture, image, known)
+    total, weight = torch.zeros_like(blended), torch.zeros_like(known)
+    depth = torch.from_numpy(distance_to(known[0, 0].cpu().numpy() > 0.5)).float().to(known.device)
+    share = (2 - depth / _REFINED_MARGIN).clamp(0, 1)[None, None]  # of the refiner
+    for top in _tile_starts(image.shape[2]):
+        for left in _tile_starts(image.shape[3]):
+            here = (..., slice(top, top + _TILE), slice(left, left + _TILE))
+            if not ((share[here] > 0) & (known[here] < 0.5)).any():
+                continue
+            height, width = known[here].shape[-2:]
+            padded = (pad_to_multiple(tensor[here], SIZE_MULTIPLE) for tensor in (blended, known))
+            refined = model.refiner(*padded).float().clamp(0, 1)[:, :, :height, :width]
+            ramp = _ramp(height, known.device)[:, None] * _ramp(width, known.device)
+            total[here] += ramp * refined
+            weight[here] += ramp
+    refined = torch.where(weight > 0, total / weight.clamp_min(1e-6), blended)
+    return blended + share * (refined - blended)
+
+
+def _tile_starts(length: int) -> list[int]:
+    """Where tiles begin along `length` pixels: evenly spread, overlapping by `_OVERLAP` at least."""
+    if length <= _TILE:
+        return [0]
+    number = -(-(length - _OVERLAP) // (_TILE - _OVERLAP))
+    return [round(index * (length - _TILE) / (number - 1)) for index in range(number)]
+
+
+def _ramp(length: int, device: torch.device) -> torch.Tensor:
+    """Weights (length,) in (0, 1] that fall towards both ends of a tile."""
+    distance = torch.arange(length, device=device) + 1.0
+    return (torch.minimum(distance, distance.flip(0)) / _OVERLAP).clamp(max=1)
+
+
+def _to_photograph_scale(tensor: torch.Tensor, region: Region) -> torch.Tensor:
+    """A network's picture (1, 3, h, w) without its padding, at the photograph's scale."""
+    tensor = tensor[:, :, : region.working_size[0], : region.working_size[1]].float()
+    if tuple(tensor.shape[-2:]) == region.size:
+        return tensor
+    return F.interpolate(tensor, region.size, mode="bicubic", align_corners=False).clamp(0, 1)
+
+
+def _worked_crop(
+    region: Region, global_codes: torch.Tensor, local_codes: torch.Tensor, credibility: torch.Tensor
+) -> WorkedCrop:
+    def without_padding(cells: torch.Tensor, pixels: int) -> np.ndarray:
+        height, width = (-(-length // pixels) for length in region.working_size)
+        return cells[:height, :width].cpu().numpy()
+
+    return WorkedCrop(
+        box=(region.left, region.top, region.right, region.bottom),
+        working_size=region.working_size,
+        global_codes=without_padding(global_codes, 8),
+        local_codes=without_padding(local_codes, 4),
+        credibility=without_padding(credibility, 8),
+    )
+
+
+def _result(job: _Job, options: FillOptions) -> InpaintResult:
+    photograph = job.photograph
+    by_result = [job.patches(number, options.dilate, options.feather) for number in range(options.num_results)]
+    pictures = [photograph.painted(by_result[0], job.opaque)]
+    if options.output_type == "pil":
+        images = pictures + [photograph.painted(patches, job.opaque) for patches in by_result[1:]]
+    else:
+        images = [photograph.painted_array(patches) for patches in by_result]
+        if options.output_type == "torch":
+            images = [to_tensor(image)[0] if image.dtype == np.uint8 else _as_tensor(image) for image in images]
+
+    def whole(windows: list[tuple[Region, np.ndarray]]) -> Image.Image:
+        pixels = photograph.pixels().copy()
+        for region, window in windows:
+            pixels[region.slices] = window
+        return Image.fromarray(pixels)
+
+    first = job.crops[max(range(len(job.crops)), key=lambda index: job.missing[job.regions[index].hole].sum())]
+    values = {
+        "composite": pictures[0],
+        "global_codes": first.global_codes,
+        "local_codes": first.local_codes,
+        "credibility": first.credibility,
+    }
+    refined = [(region, to_pixels(window)) for region, window in job.filled[0]]
+    makers = {
+        "damaged": lambda: Image.fromarray(np.where(job.missing[..., None], np.uint8(0), photograph.pixels())),
+        "coarse": lambda: whole(job.coarse),
+        "refined": lambda: whole(refined),
+    }
+    return InpaintResult(images=images, stages=Stages(values, makers), crops=job.crops)
+
+
+def _as_tensor(image: np.ndarray) -> torch.Tensor:
+    """(H, W, 3) to (3, H, W), of the same float type."""
+    return torch.from_numpy(image).permute(2, 0, 1).contiguous()
