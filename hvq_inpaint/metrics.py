@@ -185,3 +185,22 @@ def _mean(error: torch.Tensor, missing: torch.Tensor | None) -> torch.Tensor:
         return error.mean(dim=(1, 2, 3))
     weight = missing.to(error).expand_as(error)
     return (error * weight).sum(dim=(1, 2, 3)) / weight.sum(dim=(1, 2, 3))
+
+
+def border_step(image: np.ndarray, mask: np.ndarray) -> tuple[float, int]:
+    """The step of colour across the border of a mask: how visible a seam is, beside that of the true image.
+
+    Args:
+        image: (H, W, 3) uint8.
+        mask: (H, W) bool, True = filled.
+
+    Returns:
+        The sum of |difference| over all pairs of a known pixel and a filled one beside, above or below it, as a mean
+        over the channels in [0, 255]; and the number of these pairs.
+    """
+    values, total, number = image.astype(np.float64), 0.0, 0
+    for axis in (0, 1):
+        crosses = np.diff(mask.astype(np.int8), axis=axis) != 0
+        total += float(np.abs(np.diff(values, axis=axis)).mean(axis=2)[crosses].sum())
+        number += int(crosses.sum())
+    return total, number

@@ -16,7 +16,16 @@ from torchvision.models import alexnet
 
 from hvq_inpaint.errors import InvalidInputError
 from hvq_inpaint.masks import random_walk_mask
-from hvq_inpaint.metrics import LPIPS, FrechetDistance, InceptionFeatures, mean_l1, psnr, round_to_uint8, ssim
+from hvq_inpaint.metrics import (
+    LPIPS,
+    FrechetDistance,
+    InceptionFeatures,
+    border_step,
+    mean_l1,
+    psnr,
+    round_to_uint8,
+    ssim,
+)
 
 
 def pictures(number: int = 3, height: int = 40, width: int = 56) -> tuple[torch.Tensor, torch.Tensor]:
@@ -212,3 +221,17 @@ def test_frechet_distance_equals_scipy_s_matrix_root_for_each_set_anew():
 def test_frechet_distance_of_a_set_to_itself_is_zero():
     features = torch.randn(20, 64, generator=torch.Generator().manual_seed(0)).numpy()
     assert 0 <= FrechetDistance(features)(features) < 1e-3
+
+
+def test_the_step_across_the_border_by_brute_force():
+    generator = np.random.default_rng(0)
+    image = generator.integers(0, 256, (7, 9, 3), dtype=np.uint8)
+    mask = generator.random((7, 9)) > 0.6
+    steps = [
+        np.abs(image[row, column].astype(float) - image[row + down, column + right]).mean()
+        for down, right in ((1, 0), (0, 1))
+        for row in range(7 - down)
+        for column in range(9 - right)
+        if mask[row, column] != mask[row + down, column + right]
+    ]
+    assert border_step(image, mask) == (pytest.approx(sum(steps)), len(steps))
