@@ -1,4 +1,4 @@
-"""The command line: `python -m hvq_inpaint inpaint | evaluate | ablate | masks`."""
+"""The command line: `python -m hvq_inpaint inpaint | evaluate | ablate | masks | export`."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_evaluate(subparsers)
     _add_ablate(subparsers)
     _add_masks(subparsers)
+    _add_export(subparsers)
     return parser
 
 
@@ -345,6 +346,23 @@ def _add_masks(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the mask set that lies in FOLDER (default: refuse)"
     )
+
+
+def _add_export(subparsers: argparse._SubParsersAction) -> None:
+    text = "write the networks as one file for programs without PyTorch"
+    parser = subparsers.add_parser(
+        "export",
+        help=text,
+        description=f"{text.capitalize()}, for any batch, height and width (multiples of 8). It is written only if "
+        "onnxruntime computes the same from it as PyTorch from the model.",
+    )
+    parser.set_defaults(run=commands.export)
+    parser.add_argument("--format", choices=("onnx",), default="onnx", help="of the file (default: %(default)s)")
+    parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="the file, ending in .onnx")
+    parser.add_argument(
+        "--model", metavar="MODEL", help="a model folder or the id of a Hub repository (default: the bundled model)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that exists already (default: refuse)")
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:

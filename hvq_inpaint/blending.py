@@ -43,6 +43,8 @@ def harmonic_extension(values: torch.Tensor, known: torch.Tensor, sweeps: int = 
         (B, C, H, W): the solution of Laplace's equation with the known pixels as boundary values, the border of the
         image reflecting, up to the error that the sweeps leave.
     """
+    if torch.compiler.is_exporting():  # how many sizes there are depends on the image: a traced graph can't say that
+        return torch.ops.hvq_inpaint.harmonic_extension(values, known, sweeps)
     height, width = values.shape[-2:]
     is_known = known > 0.5
     values = torch.where(is_known, values, 0).contiguous()  # the sweeps are twice as slow in channels_last
@@ -59,3 +61,14 @@ def harmonic_extension(values: torch.Tensor, known: torch.Tensor, sweeps: int = 
         neighbours = padded[..., 1:-1, :-2] + padded[..., 1:-1, 2:] + padded[..., :-2, 1:-1] + padded[..., 2:, 1:-1]
         solution = torch.where(is_known, values, neighbours / 4)
     return solution
+
+
+@torch.library.custom_op("hvq_inpaint::harmonic_extension", mutates_args=())
+def _harmonic_extension(values: torch.Tensor, known: torch.Tensor, sweeps: int) -> torch.Tensor:
+    """The same as one operation, for exported programs; `export` has it for ONNX."""
+    return harmonic_extension(values, known, sweeps)
+
+
+@_harmonic_extension.register_fake
+def _(values: torch.Tensor, known: torch.Tensor, sweeps: int) -> torch.Tensor:
+    return torch.empty_like(values, memory_format=torch.contiguous_format)

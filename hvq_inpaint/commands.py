@@ -273,6 +273,17 @@ def masks(arguments: argparse.Namespace) -> None:
     print(f"wrote {options.number_of_masks} masks to {arguments.out}")
 
 
+def export(arguments: argparse.Namespace) -> None:
+    """Write the networks for programs without PyTorch."""
+    from .export import INPUTS, OUTPUTS, check_target, export_onnx
+
+    check_target(arguments.out, arguments.overwrite)
+    model = load_model(arguments.model, "cpu")
+    report = export_onnx(model, arguments.out, arguments.overwrite)
+    print(f"wrote {report.path}: {report.size / 2**20:.0f} MiB, {', '.join(INPUTS)} -> {', '.join(OUTPUTS)}")
+    print(f"run by onnxruntime it differs from PyTorch by at most {report.largest_difference:.1g}")
+
+
 def load_model(name: str | None, device: str) -> HVQInpainter:
     """The model of a folder or a Hub repository, in eval mode on a device.
 

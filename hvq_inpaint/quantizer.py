@@ -32,10 +32,9 @@ def nearest_codes(vectors: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor
     with torch.autocast(vectors.device.type, enabled=False):
         # |v - e|^2 = |v|^2 - 2 v.e + |e|^2, and |v|^2 is the same for every code.
         squared_norms = codebook.square().sum(dim=1)  # (K,)
-        chunks = [
-            torch.addmm(squared_norms, chunk, codebook.t(), alpha=-2).argmin(dim=1)
-            for chunk in vectors.split(_ROWS_AT_A_TIME)
-        ]
+        # An exported program knows no number of rows to split by.
+        parts = (vectors,) if torch.compiler.is_exporting() else vectors.split(_ROWS_AT_A_TIME)
+        chunks = [torch.addmm(squared_norms, part, codebook.t(), alpha=-2).argmin(dim=1) for part in parts]
     return torch.cat(chunks)
 
 
