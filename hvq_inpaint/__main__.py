@@ -105,6 +105,12 @@ def _add_inpaint(subparsers: argparse._SubParsersAction) -> None:
     ):
         parser.add_argument(flag, metavar="N", type=int, default=default, help=f"{help_} (default: %(default)s)")
     parser.add_argument(
+        "--precision",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="number format of the networks; auto: the faster one on the device (default: %(default)s)",
+    )
+    parser.add_argument(
         "--overwrite",
         action="store_true",
         help="replace files that exist already (default: refuse; in a folder, leave them alone)",
@@ -353,7 +359,8 @@ def _add_export(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "export",
         help=text,
-        description=f"{text.capitalize()}, for any batch, height and width (multiples of 8). It is written only if "
+        description="Write the networks as one file for programs without PyTorch, for any batch, height and width "
+        "(multiples of 8). It is written only if "
         "onnxruntime computes the same from it as PyTorch from the model.",
     )
     parser.set_defaults(run=commands.export)

@@ -45,7 +45,7 @@ def inpaint(arguments: argparse.Namespace) -> int:
     stages = _stage_folder(arguments)
     options = {
         name: getattr(arguments, name)
-        for name in ("seed", "num_results", "strategy", "working_size", "dilate", "feather")
+        for name in ("seed", "num_results", "strategy", "working_size", "dilate", "feather", "precision")
     }
     if arguments.image.is_dir():
         if arguments.out.exists() and not arguments.out.is_dir():

@@ -14,6 +14,7 @@ from PIL import Image
 
 from .config import SIZE_MULTIPLE
 from .errors import InvalidInputError
+from .execution import PRECISIONS, running_in
 from .hole import distance_to, feather_weights, grow
 from .images import Patch, Photograph, to_pixels, to_tensor
 from .regions import Region, pad_to_multiple, plan, shrink
@@ -47,13 +48,15 @@ class FillOptions:
     feather: int = 0
     output_type: str = "pil"
     batch_size: int = 1
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         for name, least in (("num_results", 1), ("batch_size", 1), ("dilate", 0), ("feather", 0)):
             if getattr(self, name) < least:
                 raise InvalidInputError(f"{name} must be at least {least}, not {getattr(self, name)}.")
-        if self.output_type not in OUTPUT_TYPES:
-            raise InvalidInputError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, not {self.output_type!r}.")
+        for name, choices in (("output_type", OUTPUT_TYPES), ("precision", PRECISIONS)):
+            if getattr(self, name) not in choices:
+                raise InvalidInputError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}.")
 
 
 @dataclass(frozen=True)
@@ -189,7 +192,7 @@ def fill(
     # The n-th regions of all photographs together: those of one photograph build on each other.
     for wave in zip_longest(*([(job, region) for region in job.regions] for job in jobs)):
         for batch in _batches([work for work in wave if work is not None], options.batch_size):
-            for _ in _work(model, batch, options.num_results):
+            for _ in _work(model, batch, options):
                 done += len(batch)
                 if callback is not None and callback(done, total) is False:
                     raise Cancelled(f"Stopped after {done} of {total} steps, as the callback asked.")
@@ -207,7 +210,7 @@ def _batches(works: list[tuple[_Job, Region]], batch_size: int) -> Iterator[list
             yield alike[start : start + batch_size]
 
 
-def _work(model: HVQInpainter, batch: list[tuple[_Job, Region]], num_results: int) -> Iterator[None]:
+def _work(model: HVQInpainter, batch: list[tuple[_Job, Region]], options: FillOptions) -> Iterator[None]:
     """One region of each of some photographs; yields after each result. The encoder runs once for all results."""
     device = model.vqvae.global_quantizer.codebook.device
 
@@ -220,21 +223,24 @@ def _work(model: HVQInpainter, batch: list[tuple[_Job, Region]], num_results: in
         return tuple(part.to(device) for part in stacked)
 
     _, known = scaled = brought_to_scale([job.window(region) for job, region in batch])
-    encoded = model.encode(*scaled)
+    with running_in(options.precision, device):
+        encoded = model.encode(*scaled)
     credibility = model.credibility_map(encoded.global_latents, model.vqvae.global_quantizer.codebook)
-    for number in range(num_results):
-        if number == 0:
-            _, local_codes, coarse = model.vqvae.decode(encoded.global_quantized, encoded.mid)
-        else:
-            coarse = _another_coarse(model, encoded, credibility, known, [job.generator for job, _ in batch])
-        coarse = coarse.float().clamp(0, 1)
+    for number in range(options.num_results):
         windows = [job.window_so_far(region, number) for job, region in batch]
-        refined = model.refine(coarse, *brought_to_scale(windows)).clamp(0, 1)
-        for index, ((job, region), window) in enumerate(zip(batch, windows, strict=True)):
-            whole = _to_photograph_scale(refined[index : index + 1], region)
-            if region.refine:
-                whole = _refine_in_tiles(model, whole, *(tensor.to(device) for tensor in window))
-            job.filled[number].append((region, whole[0].cpu()))
+        with running_in(options.precision, device):  # not around the yield: what the caller does is not ours
+            if number == 0:
+                _, local_codes, coarse = model.vqvae.decode(encoded.global_quantized, encoded.mid)
+            else:
+                coarse = _another_coarse(model, encoded, credibility, known, [job.generator for job, _ in batch])
+            coarse = coarse.float().clamp(0, 1)
+            refined = model.refine(coarse, *brought_to_scale(windows)).clamp(0, 1)
+            wholes = [_to_photograph_scale(refined[i : i + 1], region) for i, (_, region) in enumerate(batch)]
+            for index, ((_, region), window) in enumerate(zip(batch, windows, strict=True)):
+                if region.refine:
+                    wholes[index] = _refine_in_tiles(model, wholes[index], *(tensor.to(device) for tensor in window))
+        for index, (job, region) in enumerate(batch):
+            job.filled[number].append((region, wholes[index][0].cpu()))
             if number == 0:
                 job.coarse.append((region, to_pixels(_to_photograph_scale(coarse[index : index + 1], region)[0])))
                 maps = (encoded.global_codes[index], local_codes[index], credibility[index, 0])

@@ -222,6 +222,7 @@ class HVQInpainter(
         output_type: str = "pil",
         generator: torch.Generator | None = None,
         batch_size: int = 1,
+        precision: str = "auto",
         callback: Callable[[int, int], Any] | None = None,
     ) -> InpaintResult | list[InpaintResult]:
         """Fill the masked part of a photograph, or of several.
@@ -248,7 +249,9 @@ class HVQInpainter(
                 that was given; `torch`, (3, H, W) float in [0, 1].
             generator: draws in place of `seed`.
             batch_size: crops of one size that go through the networks together, for lists of images on a GPU. Another
-                batch size may change a result in its last digit.
+                batch size may change a result a little, by rounding.
+            precision: number format of the networks: `float32`, `bfloat16`, or `auto`, the faster one on the model's
+                device. In bfloat16 a fill differs in the hole by less than a grey level on average.
             callback: called as `callback(done, total)` after each step. If it returns False, `Cancelled` is raised.
 
         Returns:
@@ -259,7 +262,7 @@ class HVQInpainter(
             InvalidInputError: image, mask or an option can't be used; the message says why.
             Cancelled: the callback said so.
         """
-        options = FillOptions(num_results, strategy, working_size, dilate, feather, output_type, batch_size)
+        options = FillOptions(num_results, strategy, working_size, dilate, feather, output_type, batch_size, precision)
         several = is_several(image)
         images = list(image) if several else [image]
         # (B, H, W), one mask for each image of a batch, has one dimension less than a batch of images.

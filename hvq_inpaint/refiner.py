@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .config import HVQConfig
+from .execution import channels_last
 
 
 class MultiDilationBlock(nn.Module):
@@ -84,7 +85,7 @@ class MultiDilationRefiner(nn.Module):
         Returns:
             (B, 3, H, W); clamped to [0, 1] in eval mode only, so that training keeps its gradient.
         """
-        x = torch.cat([coarse_composite, 1 - known], dim=1)
+        x = channels_last(torch.cat([coarse_composite, 1 - known], dim=1))
         features = []
         for convolution in self.encoder:
             x = F.relu(convolution(x))
@@ -93,7 +94,8 @@ class MultiDilationRefiner(nn.Module):
         for convolution, skip in zip(self.decoder, (features[1], features[0]), strict=True):
             x = F.interpolate(x, scale_factor=2, mode="nearest")
             x = F.relu(convolution(torch.cat([x, skip], dim=1) if self.skips else x))
-        refined = self.output(x)
+        with torch.autocast(x.device.type, enabled=False):  # bfloat16 is coarser than the grey levels of a picture
+            refined = self.output(x.float()).contiguous()
         if self.residual:
             # In the hole only: asked to be zero on the known pixels as well, all of it soon is.
             refined = coarse_composite + (1 - known) * refined

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .config import HVQConfig
+from .execution import channels_last
 from .quantizer import EMAQuantizer
 
 
@@ -59,7 +60,7 @@ class EncoderA1(nn.Module):
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """`image` (B, 3, H, W) in [0, 1] to `mid` (B, 128, H/4, W/4) and `global_latents` (B, 64, H/8, W/8)."""
-        mid = self.to_mid(image)
+        mid = self.to_mid(channels_last(image))
         return mid, self.to_global(mid)
 
 
@@ -97,7 +98,7 @@ class DecoderA(nn.Module):
 
     def forward(self, global_quantized: torch.Tensor, local_quantized: torch.Tensor) -> torch.Tensor:
         """Q1 (B, 64, H/8, W/8) and Q2 (B, 64, H/4, W/4) to an image (B, 3, H, W), not clamped."""
-        return self.to_image(torch.cat([self.upsample_global(global_quantized), local_quantized], dim=1))
+        return self.to_image(torch.cat([self.upsample_global(global_quantized), local_quantized], dim=1)).contiguous()
 
 
 @dataclass

@@ -122,7 +122,7 @@ def test_the_transparent_part_is_filled_and_opaque(model, mode):
 
 def test_stages_are_the_intermediates_of_forward(model):
     pixels, mask = make_pixels(64, 48), box_mask(64, 48, 0.3, 1)
-    result = model.inpaint(pixels, mask)
+    result = model.inpaint(pixels, mask, precision="float32")
     damaged = torch.from_numpy(np.where(mask[..., None], 0, pixels)).permute(2, 0, 1)[None].float() / 255
     output = model(damaged, torch.from_numpy(~mask)[None, None].float())
     assert np.array_equal(result.stages["global_codes"], output.global_codes[0].numpy())
@@ -222,7 +222,7 @@ def test_a_generator_draws_in_place_of_the_seed(model):
 def test_lists_and_batches_give_what_each_gives_alone(model):
     pixels = [make_pixels(40, 56, seed) for seed in range(3)]
     masks = [random_walk_mask(40, 56, 0.2, seed) for seed in range(3)]
-    alone = [model.inpaint(*pair).image for pair in zip(pixels, masks, strict=True)]
+    alone = [model.inpaint(*pair, precision="float32").image for pair in zip(pixels, masks, strict=True)]
     tensors = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
     stacked = np.stack(masks)
     for images, holes in (
@@ -233,12 +233,12 @@ def test_lists_and_batches_give_what_each_gives_alone(model):
         ([Image.fromarray(single) for single in pixels], [Image.fromarray(single) for single in masks]),
     ):
         for batch_size in (1, 2):
-            results = model.inpaint(images, holes, batch_size=batch_size)
+            results = model.inpaint(images, holes, batch_size=batch_size, precision="float32")
             assert len(results) == 3 and all(isinstance(result, InpaintResult) for result in results)
             for result, expected in zip(results, alone, strict=True):
                 # A batch may round the last digit another way.
                 assert np.abs(np.array(result.image).astype(int) - np.array(expected)).max() <= 1
-    one_mask = model.inpaint(pixels, masks[0])
+    one_mask = model.inpaint(pixels, masks[0], precision="float32")
     assert not different(one_mask[0].image, alone[0])
 
 
@@ -275,6 +275,7 @@ def test_output_types(model):
         ({"feather": -1}, "feather must be at least 0"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"output_type": "jpeg"}, "one of pil, numpy, torch"),
+        ({"precision": "int8"}, "one of auto, float32, bfloat16"),
         ({"strategy": "fast"}, "auto, original, resize, crop"),
         ({"working_size": 30}, "at least 64"),
         ({"dilate": 99}, "grown by 99 pixels"),

@@ -65,6 +65,7 @@ ORDER = [
     "hole",
     "regions",
     "blending",
+    "execution",
     "quantizer",
     "vqvae",
     "encoder",

@@ -1,0 +1,38 @@
+"""How the networks are run: in which number format, and in which order in memory (`benchmarks/speed.py`)."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device multiplies it faster than float32, else float32.
+
+    On GPUs of NVIDIA and AMD that is said by PyTorch. On processors it takes instructions of their own: without them
+    bfloat16 is slower. Apple's GPUs stay at float32.
+    """
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):  # older versions of PyTorch can't tell
+        abilities = torch.cpu.get_capabilities()
+        return torch.bfloat16 if abilities.get("avx512_bf16") or abilities.get("amx_bf16") else torch.float32
+    return torch.float32
+
+
+def running_in(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """A block in which the networks run in a precision of `PRECISIONS`; what needs float32 keeps it."""
+    dtype = fast_dtype(device) if precision == "auto" else getattr(torch, precision)
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
+
+
+def channels_last(images: torch.Tensor) -> torch.Tensor:
+    """(B, C, H, W) with the channels of a pixel side by side in memory.
+
+    Convolutions of processors and of NVIDIA's and AMD's GPUs are faster so, and their results keep the order: it is
+    enough to ask for it where a network begins. The weights need not have it.
+    """
+    return images.contiguous(memory_format=torch.channels_last) if images.device.type in ("cpu", "cuda") else images
