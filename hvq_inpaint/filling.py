@@ -18,11 +18,10 @@ from .execution import PRECISIONS, running_in
 from .hole import distance_to, feather_weights, grow
 from .images import Patch, Photograph, to_pixels, to_tensor
 from .regions import Region, pad_to_multiple, plan, shrink
-from .sampling import sample_codes
+from .sampling import another_coarse
 
 if TYPE_CHECKING:
-    from .inpainter import Encoded, HVQInpainter
-    from .quantizer import EMAQuantizer
+    from .inpainter import HVQInpainter
 
 OUTPUT_TYPES = ("pil", "numpy", "torch")
 
@@ -225,6 +224,7 @@ def _work(model: HVQInpainter, batch: list[tuple[_Job, Region]], options: FillOp
     _, known = scaled = brought_to_scale([job.window(region) for job, region in batch])
     with running_in(options.precision, device):
         encoded = model.encode(*scaled)
+    quantiles = model.credibility_map.quantiles  # of the distances of intact images to their codes
     credibility = model.credibility_map(encoded.global_latents, model.vqvae.global_quantizer.codebook)
     for number in range(options.num_results):
         windows = [job.window_so_far(region, number) for job, region in batch]
@@ -232,7 +232,16 @@ def _work(model: HVQInpainter, batch: list[tuple[_Job, Region]], options: FillOp
             if number == 0:
                 _, local_codes, coarse = model.vqvae.decode(encoded.global_quantized, encoded.mid)
             else:
-                coarse = _another_coarse(model, encoded, credibility, known, [job.generator for job, _ in batch])
+                coarse = another_coarse(
+                    model.vqvae,
+                    encoded.global_latents,
+                    encoded.mid,
+                    credibility,
+                    quantiles[len(quantiles) // 2],
+                    known,
+                    number,
+                    [job.generator for job, _ in batch],
+                )
             coarse = coarse.float().clamp(0, 1)
             refined = model.refine(coarse, *brought_to_scale(windows)).clamp(0, 1)
             wholes = [_to_photograph_scale(refined[i : i + 1], region) for i, (_, region) in enumerate(batch)]
@@ -246,45 +255,6 @@ def _work(model: HVQInpainter, batch: list[tuple[_Job, Region]], options: FillOp
                 maps = (encoded.global_codes[index], local_codes[index], credibility[index, 0])
                 job.crops.append(_worked_crop(region, *maps))
         yield
-
-
-def _another_coarse(
-    model: HVQInpainter,
-    encoded: Encoded,
-    credibility: torch.Tensor,
-    known: torch.Tensor,
-    generators: list[torch.Generator],
-) -> torch.Tensor:
-    """The VQ stage's picture of other codes than the nearest, drawn at both levels where credibility is low."""
-    vqvae = model.vqvae
-    missing = F.max_pool2d(1 - known, SIZE_MULTIPLE)[:, 0] > 0  # (B, h, w)
-    chances = [torch.rand(missing.shape[1:], generator=g, device=g.device).to(known.device) for g in generators]
-    doubtful = missing & (torch.stack(chances) > credibility[:, 0])
-    # If all of a small hole is credible, its answers must not be one and the same: the least credible cell is drawn.
-    least = torch.where(missing, credibility[:, 0], 2).flatten(1).argmin(dim=1)
-    doubtful |= F.one_hot(least, missing[0].numel()).bool().reshape(missing.shape)
-
-    def draw(
-        quantizer: EMAQuantizer, latents: torch.Tensor, variance: torch.Tensor, where: torch.Tensor
-    ) -> torch.Tensor:
-        _, nearest = quantizer.quantize(latents)
-        codes = [
-            sample_codes(
-                latents[i : i + 1], quantizer.codebook, variance, where[i : i + 1], nearest[i : i + 1], generator
-            )
-            for i, generator in enumerate(generators)
-        ]
-        return quantizer.vectors_of(torch.cat(codes))
-
-    quantiles = model.credibility_map.quantiles  # of the clean distances: their median is the scale
-    variance = quantiles[len(quantiles) // 2].square()
-    global_quantized = draw(vqvae.global_quantizer, encoded.global_latents, variance, doubtful)
-    local_latents = vqvae.encoder_a2(global_quantized, encoded.mid)
-    local_quantized, _ = vqvae.local_quantizer.quantize(local_latents)
-    # The local level has no calibrated distances: the scale is that of this crop's own.
-    variance = (local_latents.float() - local_quantized).square().sum(dim=1).mean()
-    doubtful = doubtful.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
-    return vqvae.decoder_a(global_quantized, draw(vqvae.local_quantizer, local_latents, variance, doubtful))
 
 
 def _refine_in_tiles(
