@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from hvq_inpaint import HVQInpainter
-from hvq_inpaint.data import list_images
+from hvq_inpaint.data import list_images, spread
 from hvq_inpaint.images import load_photograph
 from hvq_inpaint.masks import MASK_KINDS, make_mask
 from hvq_inpaint.metrics import border_step
@@ -30,7 +30,7 @@ def main() -> None:
     model = HVQInpainter.from_pretrained(options.model)
     paths = list_images(options.dataset)
     if options.limit is not None:
-        paths = [paths[index] for index in np.linspace(0, len(paths) - 1, min(options.limit, len(paths))).astype(int)]
+        paths = [paths[index] for index in spread(len(paths), options.limit)]
     print(f"{len(paths)} photographs, feather {options.feather}\n")
     print("| mask | step, filled | step, true | ratio |\n|---|---:|---:|---:|")
     for kind in MASK_KINDS:

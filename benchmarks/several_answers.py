@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 from hvq_inpaint import HVQInpainter
-from hvq_inpaint.data import list_images
-from hvq_inpaint.images import load_photograph
+from hvq_inpaint.data import list_images, spread
+from hvq_inpaint.evaluation.samples import evaluation_crop
 from hvq_inpaint.metrics import LPIPS, load_lpips, psnr
 
 SPREADS = (0.5, 1.0, 2.0, 4.0)
@@ -57,21 +57,16 @@ def main() -> None:
     options = parser.parse_args()
     model = HVQInpainter.from_pretrained(options.model)
     lpips = load_lpips(options.lpips_weights)
-    photographs = []
-    for path in list_images(options.dataset):
-        pixels = load_photograph(path).pixels()
-        top, left = (pixels.shape[0] - 256) // 2, (pixels.shape[1] - 256) // 2
-        if top >= 0 and left >= 0:
-            photographs.append(pixels[top : top + 256, left : left + 256])
-    chosen = np.linspace(0, len(photographs) - 1, min(options.limit, len(photographs))).astype(int)
-    photographs = [photographs[index] for index in chosen]
+    paths = list_images(options.dataset)
+    chosen = spread(len(paths), options.limit)
+    photographs = [evaluation_crop(paths[index], 256) for index in chosen]
     print(f"{len(photographs)} photographs, {ANSWERS} answers, seed 0, precision float32\n")
     print("| spread | between: difference | LPIPS | true: LPIPS, first | others | PSNR (dB), first | others |")
     print("|---:|---:|---:|---:|---:|---:|---:|")
     shares = []
-    for spread in SPREADS:
+    for factor in SPREADS:
         figures = []
-        with patch("hvq_inpaint.sampling.SPREAD", spread):
+        with patch("hvq_inpaint.sampling.SPREAD", factor):
             for pixels in photographs:
                 steps = [time.perf_counter()]
                 result = model.inpaint(
@@ -84,11 +79,11 @@ def main() -> None:
                 )
                 first, *others = np.diff(steps)
                 shares.append(statistics.mean(others) / first)
-                true = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+                true = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
                 figures.append(measure(result.images, true, lpips))
         means = np.mean(figures, axis=0)
         print(
-            f"| {spread:g} | {means[0]:.1f} | {means[1]:.4f} | {means[2]:.4f} | {means[3]:.4f} | {means[4]:.2f} | "
+            f"| {factor:g} | {means[0]:.1f} | {means[1]:.4f} | {means[2]:.4f} | {means[3]:.4f} | {means[4]:.2f} | "
             f"{means[5]:.2f} |",
             flush=True,
         )

@@ -22,6 +22,7 @@ MASK[5:9, 10:20] = True
         MASK,
         MASK.astype(np.uint8),
         MASK.astype(np.uint8) * 255,
+        np.where(MASK, 200, 90).astype(np.uint8),
         MASK.astype(np.float32),
         MASK[..., None],
         MASK[None],

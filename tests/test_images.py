@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+import struct
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from conftest import make_pixels
 from PIL import Image
+from skimage.color import lab2rgb
 
 from hvq_inpaint import InvalidInputError
+from hvq_inpaint.files import save_image
 from hvq_inpaint.images import Patch, Photograph, load_photograph, to_pixels, to_tensor
 
 PIXELS = make_pixels(20, 30)
@@ -124,12 +130,72 @@ def test_sixteen_bits_a_colour_are_refused_and_not_cut(tmp_path):
     assert load_photograph(tmp_path / "grey.png").mode == "I;16"
 
 
+def black_ink_profile() -> bytes:
+    """An ICC profile of a printer with black ink only: the lightness L* is 100 (1 - K), and C, M and Y do nothing."""
+
+    def table(inputs: int, outputs: int, corner: Callable[[tuple[int, ...]], list[int]]) -> bytes:
+        """A table of type lut8 with two grid points for each input."""
+        straight = bytes(range(256))
+        identity = struct.pack(">9i", *(np.eye(3, dtype=int).flatten() * 65536).tolist())
+        grid = b"".join(bytes(corner(place)) for place in itertools.product((0, 1), repeat=inputs))
+        head = b"mft1" + bytes(4) + bytes([inputs, outputs, 2, 0])
+        return head + identity + straight * inputs + grid + straight * outputs
+
+    tags = {
+        b"desc": b"desc" + bytes(4) + struct.pack(">I", 6) + b"black\0" + bytes(78),
+        b"cprt": b"text" + bytes(4) + b"none\0",
+        b"wtpt": b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061),
+        b"A2B0": table(4, 3, lambda inks: [255 * (1 - inks[3]), 128, 128]),
+        b"B2A0": table(3, 4, lambda lab: [0, 0, 0, 255 * (1 - lab[0])]),
+    }
+    directory, body, at = b"", b"", 132 + 12 * len(tags)
+    for name, content in tags.items():
+        content += bytes(-len(content) % 4)
+        directory += name + struct.pack(">2I", at + len(body), len(content))
+        body += content
+    head = struct.pack(">I", at + len(body)) + bytes(4) + b"\x02\x40\0\0" + b"prtrCMYKLab " + bytes(12) + b"acsp"
+    head += bytes(28) + struct.pack(">3i", 63190, 65536, 54061)
+    return head + bytes(128 - len(head)) + struct.pack(">I", len(tags)) + directory + body
+
+
 def test_cmyk_goes_through_its_profile_where_it_has_one():
     image = in_mode("CMYK")
     plain = load_photograph(image)
     assert np.array_equal(plain.pixels(), np.array(image.convert("RGB")))
     image.info["icc_profile"] = b"no profile"
     assert np.array_equal(load_photograph(image).pixels(), plain.pixels())
+
+    inks = np.random.default_rng(0).integers(0, 256, (20, 30, 4)).astype(np.uint8)
+    image = Image.fromarray(inks, "CMYK")
+    image.info["icc_profile"] = black_ink_profile()
+    photograph = load_photograph(image)
+    grey = lab2rgb(np.dstack([100 * (1 - inks[..., 3] / 255), np.zeros((20, 30, 2))])) * 255
+    assert np.abs(photograph.pixels() - grey).max() < 3
+    painted = np.array(photograph.painted([Patch(0, 0, MASK, np.full((20, 30, 3), 0.5, np.float32))]))
+    assert np.array_equal(painted[~MASK], inks[~MASK])
+    assert not painted[MASK][:, :3].any()  # a conversion without the profile would take all inks
+    assert np.abs(painted[MASK][:, 3] - 255 * (1 - 53.585 / 100)).max() < 3  # L* of that grey
+
+
+def test_a_colour_painted_on_a_grey_photograph_becomes_its_luma():
+    colours = make_pixels(20, 30, 3).astype(np.float32) / 255
+    expected = np.round(colours @ np.array([0.299, 0.587, 0.114]) * 65535)  # ITU-R BT.601
+    numbers = np.zeros((20, 30), np.uint16)
+    numbers[0, 0] = 65535
+    painted = load_photograph(Image.fromarray(numbers)).painted([Patch(0, 0, MASK, colours)])
+    assert np.abs(np.array(painted)[MASK].astype(float) - expected[MASK]).max() <= 1
+
+
+def test_a_tiff_keeps_the_tags_that_tell_of_the_photograph(tmp_path):
+    tags = {0x010F: "Maker", 0x0110: "Camera", 0x013B: "Somebody", 0x8298: "All rights"}
+    exif = Image.Exif()
+    exif.update(tags)
+    Image.fromarray(PIXELS).save(tmp_path / "image.tif", exif=exif, compression="tiff_lzw")
+    painted = load_photograph(tmp_path / "image.tif").painted([])
+    for suffix in (".png", ".tif"):
+        save_image(painted, tmp_path / f"result{suffix}", suffix)
+        kept = Image.open(tmp_path / f"result{suffix}").getexif()
+        assert {tag: kept.get(tag) for tag in tags} == tags
 
 
 def test_every_grey_value_survives():

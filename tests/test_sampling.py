@@ -79,6 +79,17 @@ class TestAnotherCoarse:
             for i, one in enumerate(pictures):
                 assert not any(torch.equal(one[index], other[index]) for other in pictures[:i])
 
+    def test_what_is_forced_to_differ_lies_in_the_hole(self, parts):
+        model, encoded, known = parts
+        with torch.no_grad():
+            plain = model.vqvae.decode(encoded.global_quantized, encoded.mid)[2]
+        (other,) = self.pictures(parts, credibility=1.0, numbers=(1,))
+        for index in range(2):
+            change = (other - plain)[index].abs().amax(dim=0)
+            row, column = divmod(int(change.argmax()), change.shape[1])
+            rows, columns = (known[index, 0] == 0).nonzero(as_tuple=True)
+            assert rows.min() - 8 <= row <= rows.max() + 8 and columns.min() - 8 <= column <= columns.max() + 8
+
     def test_the_seed_of_one_photograph_does_not_touch_the_other(self, parts):
         (one,) = self.pictures(parts, 0.0, numbers=(1,), seeds=(0, 1))
         (other,) = self.pictures(parts, 0.0, numbers=(1,), seeds=(0, 2))
