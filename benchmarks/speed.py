@@ -138,6 +138,8 @@ def main() -> None:
                         spent = seconds(partial(compiled, *inputs), device)
                     if round_:
                         times[dtype, "compiled"].append([spent])
+                    else:
+                        notes.append(f"{size} pixels: torch.compile took {spent:.0f} s for {dtype}")
         for (dtype, order), spent in times.items():
             floor = needed / statistics.median(rates[dtype])
             whole = statistics.median(map(sum, spent))

@@ -19,6 +19,7 @@ from hvq_inpaint import InvalidInputError, export
 from hvq_inpaint.__main__ import main
 from hvq_inpaint.blending import harmonic_extension
 from hvq_inpaint.masks import make_mask
+from hvq_inpaint.quantizer import _ROWS_AT_A_TIME
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +97,15 @@ def test_ties_are_rare(model, session):
         (codes,) = session.run(["global_codes"], {"damaged": damaged.numpy(), "known": known.numpy()})
         shares.append(np.mean(codes != expected))
     assert np.mean(shares) < 0.01
+
+
+def test_more_vectors_than_are_compared_at_a_time(model, session):
+    damaged, known = inputs(1, 512, 520)
+    assert _ROWS_AT_A_TIME < 512 * 520 // 16
+    with torch.no_grad():
+        expected = model(damaged, known).local_codes.numpy()
+    (codes,) = session.run(["local_codes"], {"damaged": damaged.numpy(), "known": known.numpy()})
+    assert np.mean(codes != expected) < 0.01
 
 
 def test_known_pixels_come_back_bit_for_bit(session):
