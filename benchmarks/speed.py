@@ -77,7 +77,7 @@ def seconds(function: Callable[[], object], device: torch.device) -> float:
 
 def synchronise(device: torch.device) -> None:
     if device.type != "cpu":
-        torch.accelerator.synchronize()
+        torch.accelerator.synchronize(device)
 
 
 def one_pass(
@@ -109,6 +109,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="also time torch.compile, which takes minutes to start")
     options = parser.parse_args()
     device = find_device(options.device)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32  # the floor in the numbers of convolutions
     model = HVQInpainter.from_pretrained(options.model).to(device)
     compiled = torch.compile(model) if options.compile else None
     fast = str(fast_dtype(device)).removeprefix("torch.")

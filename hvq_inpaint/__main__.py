@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,12 @@ from . import __version__, commands
 from .errors import InvalidInputError
 from .evaluation.options import METRICS
 from .masks import MASK_KINDS, RATIO_BUCKETS
+
+
+def _path(text: str) -> Path:
+    if not text:  # of a shell variable that is not set; as a path it would be the current folder
+        raise argparse.ArgumentTypeError("an empty name")
+    return Path(text)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -41,20 +48,20 @@ def _add_inpaint(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.set_defaults(run=commands.inpaint)
     parser.add_argument(
-        "image", metavar="IMAGE", type=Path, help="the photograph, of any size, or a folder with sub-folders"
+        "image", metavar="IMAGE", type=_path, help="the photograph, of any size, or a folder with sub-folders"
     )
     parser.add_argument(
         "--masks",
         "--mask",
         metavar="PATH",
-        type=Path,
+        type=_path,
         help="an image of the same size, white where the photograph is to be filled; for a folder, another one with "
         "masks of the same names, or one mask for all (default: what is transparent in the photograph)",
     )
     parser.add_argument(
         "--out",
         metavar="PATH",
-        type=Path,
+        type=_path,
         required=True,
         help="the result: .png, .tif, .webp or .bmp, which keep every pixel, or .jpg, which does not; or a folder",
     )
@@ -84,7 +91,7 @@ def _add_inpaint(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--stages",
         metavar="FOLDER",
-        type=Path,
+        type=_path,
         nargs="?",
         const=commands.BESIDE,
         help="write every intermediate of the pipeline as well, there or, without FOLDER, beside the results "
@@ -141,7 +148,7 @@ def _add_evaluate(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--out",
         metavar="FOLDER",
-        type=Path,
+        type=_path,
         default=Path("evaluation"),
         help="where the files go (default: %(default)s)",
     )
@@ -155,7 +162,7 @@ def _add_evaluate(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--masks",
         metavar="FOLDER",
-        type=Path,
+        type=_path,
         help="mask files, white = repaint, brought to --size; each goes to the bucket of its share of white "
         "(default: none)",
     )
@@ -196,14 +203,14 @@ def _add_evaluate(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--export",
         metavar="FOLDER",
-        type=Path,
+        type=_path,
         help="write photographs, masks, damaged and refined pictures there, each as KIND/BUCKET/NUMBER.png, for other "
         "methods to be run on (default: none)",
     )
     parser.add_argument(
         "--outputs",
         metavar="FOLDER",
-        type=Path,
+        type=_path,
         nargs="+",
         default=[],
         help="pictures of other methods for the photographs and masks of --export, with its names; each folder is a "
@@ -261,7 +268,7 @@ def _add_ablate(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--dataset", metavar="DATASET", required=True, help="images to train on")
     parser.add_argument("--validation", metavar="DATASET", required=True, help="images to measure on")
     parser.add_argument(
-        "--out", metavar="FOLDER", type=Path, default=Path("ablations"), help="where all goes (default: %(default)s)"
+        "--out", metavar="FOLDER", type=_path, default=Path("ablations"), help="where all goes (default: %(default)s)"
     )
     for flag, kind, default, help_ in (
         ("--steps", int, 2000, "optimiser steps of each variant"),
@@ -316,7 +323,7 @@ def _add_masks(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.set_defaults(run=commands.masks)
     parser.add_argument(
-        "--out", metavar="FOLDER", type=Path, required=True, help="where the masks go; must be empty or not exist yet"
+        "--out", metavar="FOLDER", type=_path, required=True, help="where the masks go; must be empty or not exist yet"
     )
     parser.add_argument(
         "--kind", metavar="KIND", default="random_walk", help=f"one of {', '.join(MASK_KINDS)} (default: %(default)s)"
@@ -365,7 +372,7 @@ def _add_export(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.set_defaults(run=commands.export)
     parser.add_argument("--format", choices=("onnx",), default="onnx", help="of the file (default: %(default)s)")
-    parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="the file, ending in .onnx")
+    parser.add_argument("--out", metavar="FILE", type=_path, required=True, help="the file, ending in .onnx")
     parser.add_argument(
         "--model", metavar="MODEL", help="a model folder or the id of a Hub repository (default: the bundled model)"
     )
@@ -384,11 +391,16 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line, that of the process if none is given; returns the exit status."""
     parsed = make_parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold what a terminal can't show
     try:
         return parsed.run(parsed) or 0
     except (InvalidInputError, OSError) as error:  # an OSError: a full disk, a folder that may not be written
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130  # as a shell says it
 
 
 if __name__ == "__main__":

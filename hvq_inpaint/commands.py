@@ -33,29 +33,32 @@ BUNDLED_MODEL = Path(__file__).resolve().parents[1] / "hub" / "model"
 def inpaint(arguments: argparse.Namespace) -> int:
     """Fill the holes of one photograph or of a folder; the exit status."""
     # All that can be refused is refused before the model is loaded.
-    if arguments.num_results < 1:
-        raise InvalidInputError(f"The number of results must be at least 1, not {arguments.num_results}.")
-    if arguments.batch_size < 1:
-        raise InvalidInputError(f"The batch size must be at least 1, not {arguments.batch_size}.")
     _check_seed(arguments.seed)
 
-    from .files import is_lossy
+    from .files import SAVE_OPTIONS, is_lossy
+    from .filling import FillOptions
     from .inpaint_files import load, tasks_of_folder, write
 
+    names = ("num_results", "strategy", "working_size", "dilate", "feather", "precision")
+    options = {name: getattr(arguments, name) for name in names}
+    FillOptions(**options, batch_size=arguments.batch_size)
+    options["seed"] = arguments.seed
     stages = _stage_folder(arguments)
-    options = {
-        name: getattr(arguments, name)
-        for name in ("seed", "num_results", "strategy", "working_size", "dilate", "feather", "precision")
-    }
+    for path in (arguments.image, arguments.masks):
+        if path is not None and not path.exists():
+            raise InvalidInputError(f"There is no file or folder {path}.")
     if arguments.image.is_dir():
-        if arguments.out.exists() and not arguments.out.is_dir():
-            raise InvalidInputError(f"{arguments.out} is a file; the results for a folder go into a folder.")
-        tasks, report = tasks_of_folder(arguments.image, arguments.masks, arguments.out, stages, arguments.keep_format)
+        if arguments.out.is_file() or arguments.out.suffix.lower() in SAVE_OPTIONS:
+            raise InvalidInputError(f"{arguments.out} names a file; the results for a folder go into a folder.")
+        tasks, report = tasks_of_folder(
+            arguments.image, arguments.masks, arguments.out, stages, arguments.keep_format, arguments.num_results
+        )
         return _inpaint_folder(arguments, tasks, report, options)
     task = _single_task(arguments, stages)
-    photograph, _ = load(task, arguments.num_results, arguments.overwrite)
+    photograph, missing = load(task, arguments.num_results, arguments.overwrite)
     model = load_model(arguments.model, arguments.device)
-    result = model.inpaint(photograph, task.mask, **options)
+    # Without a mask the model takes the transparency, and makes what it fills opaque.
+    result = model.inpaint(photograph, None if task.mask is None else missing, **options)
     outputs = write(task, result, photograph.mode)
     for path in outputs:
         print(f"wrote {path}")
@@ -70,7 +73,8 @@ def _stage_folder(arguments: argparse.Namespace) -> Path | None:
     """Where the stages go: as said, or beside the results."""
     if arguments.stages is not BESIDE:
         return arguments.stages
-    return arguments.out.with_name(f"{arguments.out.stem}-stages")
+    out = arguments.out if arguments.out.name not in ("", "..") else arguments.out.resolve()
+    return out.with_name(f"{out.stem}-stages")
 
 
 def _single_task(arguments: argparse.Namespace, stages: Path | None) -> Task:
@@ -84,7 +88,7 @@ def _single_task(arguments: argparse.Namespace, stages: Path | None) -> Task:
         return Task(arguments.image, mask, out.with_suffix(""), stages, suffix=out.suffix)
     if out.is_dir():
         return Task(arguments.image, mask, out / arguments.image.stem, stages, arguments.keep_format)
-    raise InvalidInputError(f"{out} must end in one of {', '.join(SAVE_OPTIONS)}, or be a folder.")
+    raise InvalidInputError(f"{out} must end in one of {', '.join(SAVE_OPTIONS)}, or be a folder that exists.")
 
 
 def _inpaint_folder(arguments: argparse.Namespace, tasks: list[Task], report: Report, options: dict[str, Any]) -> int:

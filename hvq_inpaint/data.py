@@ -26,10 +26,16 @@ Sample = dict[str, torch.Tensor]
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The image files in a folder and its sub-folders, sorted."""
+    """The image files in a folder and its sub-folders, sorted, but for hidden ones."""
     if not folder.is_dir():
         raise InvalidInputError(f"There is no folder {folder}.")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
     if not files:
         raise InvalidInputError(f"{folder} and its sub-folders hold no images ({', '.join(IMAGE_SUFFIXES)}).")
     return files

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -16,23 +17,32 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     bfloat16 is slower. Apple's GPUs stay at float32.
     """
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+        with torch.cuda.device(device):  # of several, the one that is asked of
+            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):  # older versions of PyTorch can't tell
         abilities = torch.cpu.get_capabilities()
         return torch.bfloat16 if abilities.get("avx512_bf16") or abilities.get("amx_bf16") else torch.float32
     return torch.float32
 
 
-def running_in(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """A block in which the networks run in a precision of `PRECISIONS`; what needs float32 keeps it."""
+@contextmanager
+def running_in(precision: str, device: torch.device) -> Iterator[None]:
+    """A block in which the networks run in a precision of `PRECISIONS`, and for inference only.
+
+    What needs float32 keeps it. An autocast around the block has no influence.
+    """
     dtype = fast_dtype(device) if precision == "auto" else getattr(torch, precision)
-    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
+    is_narrow = dtype != torch.float32
+    # Not entered with float32, which on some devices is no type to cast to.
+    cast = torch.autocast(device.type, dtype) if is_narrow else torch.autocast(device.type, enabled=False)
+    with torch.inference_mode(), cast:
+        yield
 
 
 def channels_last(images: torch.Tensor) -> torch.Tensor:
     """(B, C, H, W) with the channels of a pixel side by side in memory.
 
-    Convolutions of processors and of NVIDIA's and AMD's GPUs are faster so, and their results keep the order: it is
-    enough to ask for it where a network begins. The weights need not have it.
+    Convolutions of processors are faster so, and those of NVIDIA's and AMD's GPUs by what their makers say. Their
+    results keep the order: it is enough to ask for it where a network begins. The weights need not have it.
     """
     return images.contiguous(memory_format=torch.channels_last) if images.device.type in ("cpu", "cuda") else images

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
+import sys
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from .errors import InvalidInputError
-from .images import GREY_16_MODES
+from .images import GREY_16_MODES, Photograph
 
 # How an image is saved, by the suffix of its file. All but JPEG keep every pixel.
 SAVE_OPTIONS: dict[str, dict[str, Any]] = {
@@ -29,9 +32,10 @@ _LOSSY = (".jpg", ".jpeg")
 _NOT_HELD = {
     "PNG": ("CMYK",),
     "WEBP": ("CMYK", *GREY_16_MODES),
-    "BMP": ("LA", "CMYK", *GREY_16_MODES),
+    "BMP": ("LA", "RGBA", "CMYK", *GREY_16_MODES),
     "JPEG": ("1", "P", *GREY_16_MODES),
 }
+_LONGEST_SIDE = {"WEBP": 16383, "JPEG": 65500}  # pixels
 
 
 def is_lossy(path: Path) -> bool:
@@ -44,21 +48,38 @@ def lossless_suffix(mode: str) -> str:
     return ".tif" if mode == "CMYK" else ".png"
 
 
-def check_format(path: Path, mode: str, source: Path) -> None:
-    """Refuse a name whose format can't hold the result for the photograph `source` of this mode."""
-    name = SAVE_OPTIONS[path.suffix.lower()]["format"]
+def check_format(path: Path, photograph: Photograph, source: Path) -> None:
+    """Refuse a name whose format can't hold the result for a photograph, which is `source`."""
+    name, mode = SAVE_OPTIONS[path.suffix.lower()]["format"], photograph.mode
     if name == "JPEG" and mode in ("LA", "RGBA"):
         raise InvalidInputError(f"JPEG has no transparency, which {source} has; let the result end in .png.")
     if mode in _NOT_HELD.get(name, ()):
         raise InvalidInputError(
             f"{name} can't hold images of mode {mode}, as {source} is; let the result end in {lossless_suffix(mode)}."
         )
+    if "transparency" in photograph.image.info and name != "PNG":
+        raise InvalidInputError(
+            f"{name} can't hold the transparent colour that {source} has; let the result end in .png."
+        )
+    if max(photograph.size) > _LONGEST_SIDE.get(name, sys.maxsize):
+        raise InvalidInputError(
+            f"{name} holds at most {_LONGEST_SIDE[name]} pixels a side, fewer than {source} has; let the result end in "
+            f"{lossless_suffix(mode)}."
+        )
 
 
 def save_image(image: Image.Image, path: Path, suffix: str) -> None:
     """Save in the format of `suffix`, with the ICC profile, EXIF block and resolution that the image carries."""
     names = ("icc_profile", "exif", "dpi")
-    image.save(path, **SAVE_OPTIONS[suffix], **{name: image.info[name] for name in names if image.info.get(name)})
+    carried = {name: image.info[name] for name in names if image.info.get(name)}
+    if not all(math.isfinite(value) and value > 0 for value in carried.get("dpi", ())):
+        del carried["dpi"]  # some programs write 0 / 0
+    try:
+        image.save(path, **SAVE_OPTIONS[suffix], **carried)
+    except ValueError as error:  # a side or an EXIF block that is too long for the format
+        raise InvalidInputError(
+            f"{SAVE_OPTIONS[suffix]['format']} can't hold the result, {str(error).rstrip('.')}; take another format."
+        ) from None
 
 
 @contextmanager
@@ -71,7 +92,8 @@ def all_or_nothing() -> Iterator[Callable[[Path], Path]]:
 
     def partial(path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        pairs.append((path.with_name(f".{path.name}.{os.getpid()}.partial"), path))
+        # Not the whole name with more to it, which may be too long for a file.
+        pairs.append((path.with_name(f".{path.name[:32]}.{uuid.uuid4().hex[:8]}.partial"), path))
         return pairs[-1][0]
 
     try:

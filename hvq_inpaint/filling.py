@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,9 +16,9 @@ from PIL import Image
 from .config import SIZE_MULTIPLE
 from .errors import InvalidInputError
 from .execution import PRECISIONS, running_in
-from .hole import distance_to, feather_weights, grow
+from .hole import distance_to, feather_weights, grow, grown
 from .images import Patch, Photograph, to_pixels, to_tensor
-from .regions import Region, pad_to_multiple, plan, shrink
+from .regions import Region, check_options, pad_to_multiple, plan, shrink
 from .sampling import another_coarse
 
 if TYPE_CHECKING:
@@ -50,12 +51,15 @@ class FillOptions:
     precision: str = "auto"
 
     def __post_init__(self) -> None:
-        for name, least in (("num_results", 1), ("batch_size", 1), ("dilate", 0), ("feather", 0)):
+        for name, least in (("num_results", 1), ("batch_size", 1), ("dilate", 0), ("feather", 0), ("working_size", 0)):
+            if not isinstance(getattr(self, name), Integral):
+                raise InvalidInputError(f"{name} must be a whole number, not {getattr(self, name)!r}.")
             if getattr(self, name) < least:
                 raise InvalidInputError(f"{name} must be at least {least}, not {getattr(self, name)}.")
         for name, choices in (("output_type", OUTPUT_TYPES), ("precision", PRECISIONS)):
             if getattr(self, name) not in choices:
                 raise InvalidInputError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}.")
+        check_options(self.strategy, self.working_size)
 
 
 @dataclass(frozen=True)
@@ -77,9 +81,18 @@ class Stages(dict[str, Any]):
         self._makers = makers
 
     def __getitem__(self, name: str) -> Any:
-        if name in self._makers:
-            super().__setitem__(name, self._makers.pop(name)())
+        maker = self._makers.get(name)
+        if maker is not None:
+            super().__setitem__(name, maker())
+            self._makers.pop(name, None)  # not before: another thread may ask
         return super().__getitem__(name)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._makers.pop(name, None)
+        super().__setitem__(name, value)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # copies and pickles are plain dicts with all values
+        return dict, (dict(self),)
 
     def __iter__(self) -> Iterator[str]:  # overridden, so that dict(stages) asks for the values
         return super().__iter__()
@@ -89,6 +102,16 @@ class Stages(dict[str, Any]):
             return self[name]
         except KeyError:
             return default
+
+    def pop(self, name: str, *default: Any) -> Any:
+        value = self.get(name, *default) if default else self[name]
+        super().pop(name, None)
+        return value
+
+    def setdefault(self, name: str, default: Any = None) -> Any:
+        if name not in self:
+            self[name] = default
+        return self[name]
 
     def values(self) -> list[Any]:
         return [self[name] for name in self]
@@ -159,7 +182,7 @@ class _Job:
                     slice(max(0, rows.start - margin), rows.stop + margin),
                     slice(max(0, columns.start - margin), columns.stop + margin),
                 )
-                whole = feather_weights(grow(self.mask[around], dilate) if dilate else self.mask[around], feather)
+                whole = feather_weights(grown(self.mask[around], dilate) if dilate else self.mask[around], feather)
                 weights = whole[rows.start - around[0].start :, columns.start - around[1].start :]
                 weights = weights[: rows.stop - rows.start, : columns.stop - columns.start]
             colours = inside.permute(1, 2, 0).numpy()
@@ -235,6 +258,7 @@ def _work(model: HVQInpainter, batch: list[tuple[_Job, Region]], options: FillOp
                 coarse = another_coarse(
                     model.vqvae,
                     encoded.global_latents,
+                    encoded.global_codes,
                     encoded.mid,
                     credibility,
                     quantiles[len(quantiles) // 2],
@@ -332,11 +356,10 @@ def _worked_crop(
 def _result(job: _Job, options: FillOptions) -> InpaintResult:
     photograph = job.photograph
     by_result = [job.patches(number, options.dilate, options.feather) for number in range(options.num_results)]
-    pictures = [photograph.painted(by_result[0], job.opaque)]
     if options.output_type == "pil":
-        images = pictures + [photograph.painted(patches, job.opaque) for patches in by_result[1:]]
+        images = [photograph.painted(patches, job.opaque) for patches in by_result]
     else:
-        images = [photograph.painted_array(patches) for patches in by_result]
+        images = [photograph.painted_array(patches, job.opaque) for patches in by_result]
         if options.output_type == "torch":
             images = [to_tensor(image)[0] if image.dtype == np.uint8 else _as_tensor(image) for image in images]
 
@@ -348,7 +371,6 @@ def _result(job: _Job, options: FillOptions) -> InpaintResult:
 
     first = job.crops[max(range(len(job.crops)), key=lambda index: job.missing[job.regions[index].hole].sum())]
     values = {
-        "composite": pictures[0],
         "global_codes": first.global_codes,
         "local_codes": first.local_codes,
         "credibility": first.credibility,
@@ -358,6 +380,9 @@ def _result(job: _Job, options: FillOptions) -> InpaintResult:
         "damaged": lambda: Image.fromarray(np.where(job.missing[..., None], np.uint8(0), photograph.pixels())),
         "coarse": lambda: whole(job.coarse),
         "refined": lambda: whole(refined),
+        "composite": lambda: (
+            images[0] if options.output_type == "pil" else photograph.painted(by_result[0], job.opaque)
+        ),
     }
     return InpaintResult(images=images, stages=Stages(values, makers), crops=job.crops)
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageOps
 
 from .errors import InvalidInputError
-from .images import GREY_16_MODES, ImageLike, Photograph, open_image
+from .images import GREY_16_MODES, MODES, ImageLike, Photograph, open_image
 
 
 def load_mask(mask: ImageLike, size: tuple[int, int]) -> np.ndarray:
@@ -25,7 +25,10 @@ def load_mask(mask: ImageLike, size: tuple[int, int]) -> np.ndarray:
     if isinstance(mask, Image.Image):
         array = mask_of_picture(mask)
     elif isinstance(mask, (np.ndarray, torch.Tensor)):
-        array = _mask_of_array(mask.detach().cpu().numpy() if isinstance(mask, torch.Tensor) else mask)
+        if isinstance(mask, torch.Tensor):
+            mask = mask.detach().cpu()
+            mask = (mask.float() if mask.dtype == torch.bfloat16 else mask).numpy()
+        array = _mask_of_array(mask)
     else:
         raise InvalidInputError(f"A mask must be a path, a PIL image, an array or a tensor, not {type(mask).__name__}.")
     if array.shape != size:
@@ -54,7 +57,7 @@ def mask_of_picture(picture: Image.Image) -> np.ndarray:
     picture = ImageOps.exif_transpose(picture)
     if picture.mode in GREY_16_MODES:
         return np.asarray(picture) > 32767
-    if picture.mode in ("I", "F"):
+    if picture.mode not in MODES:
         raise InvalidInputError(f"A mask of mode {picture.mode} can't be read; save it with 8 bits.")
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
@@ -84,11 +87,11 @@ def _mask_of_array(mask: np.ndarray) -> np.ndarray:
     return mask > 0.5
 
 
-def _neither_empty_nor_full(mask: np.ndarray, grown: str = "") -> np.ndarray:
+def _neither_empty_nor_full(mask: np.ndarray, after: str = "") -> np.ndarray:
     if not mask.any():
         raise InvalidInputError("The mask is empty: mark what is to be filled with white, True or 1.")
     if mask.all():
-        raise InvalidInputError(f"The mask covers the whole image{grown}: nothing is left to fill it from.")
+        raise InvalidInputError(f"The mask covers the whole image{after}: nothing is left to fill it from.")
     return mask
 
 
@@ -100,10 +103,15 @@ def grow(mask: np.ndarray, radius: int) -> np.ndarray:
     """
     if not radius:
         return mask
+    return _neither_empty_nor_full(grown(mask, radius), f" once it has grown by {radius} pixels")
+
+
+def grown(mask: np.ndarray, radius: int) -> np.ndarray:
+    """The same for a part of an image, which may be covered whole."""
     rows, columns = box_around(mask, radius)
     result = mask.copy()
     result[rows, columns] = distance_to(mask[rows, columns]) <= radius
-    return _neither_empty_nor_full(result, f" once it has grown by {radius} pixels")
+    return result
 
 
 def feather_weights(mask: np.ndarray, feather: int) -> np.ndarray:

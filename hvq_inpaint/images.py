@@ -124,10 +124,10 @@ class Photograph:
             result.paste(_image_like(merged, crop), (patch.left, patch.top))
         return result
 
-    def painted_array(self, patches: Sequence[Patch]) -> np.ndarray:
+    def painted_array(self, patches: Sequence[Patch], opaque: bool = False) -> np.ndarray:
         """The same as RGB (H, W, 3): of the float type that was given, else uint8."""
         if self.array is None:
-            return Photograph(self.painted(patches)).pixels().copy()
+            return Photograph(self.painted(patches, opaque)).pixels().copy()
         result = self.array.copy()
         for patch in patches:
             colours = patch.over(self.colours(*patch.slices)).astype(result.dtype)
@@ -254,21 +254,24 @@ def open_image(file: str | os.PathLike[str] | BinaryIO) -> Image.Image:
     """
     path = Path(file) if isinstance(file, (str, os.PathLike)) else getattr(file, "name", "The image")
     try:
-        image = Image.open(file, formats=FORMATS)
-        # The first frame of an MPO, as many phones save JPEG, is the photograph; the others are previews or gain maps.
-        if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-            raise InvalidInputError(
-                f"{path} holds {image.n_frames} frames: save the one to be filled as an image of its own."
-            )
-        if image.mode not in GREY_16_MODES and ";16" in str(image.tile):
-            raise InvalidInputError(
-                f"{path} has 16 bits for each colour, which would be cut to 8: save it with 8 bits first."
-            )
-        image.load()
+        with Image.open(file, formats=FORMATS) as image:
+            # The first frame of an MPO, as many phones save JPEG, is the photograph; others are previews or gain maps.
+            if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+                raise InvalidInputError(
+                    f"{path} holds {image.n_frames} frames: save the one to be filled as an image of its own."
+                )
+            if image.mode not in GREY_16_MODES and ";16" in str(image.tile):
+                raise InvalidInputError(
+                    f"{path} has 16 bits for each colour, which would be cut to 8: save it with 8 bits first."
+                )
+            image.load()
+            image.getexif()  # which is kept; later it could not be read from the closed file
     except FileNotFoundError:
         raise InvalidInputError(f"There is no file {path}.") from None
     except IsADirectoryError:
         raise InvalidInputError(f"{path} is a folder, not an image.") from None
+    except PermissionError:
+        raise InvalidInputError(f"{path} can't be read: permission denied.") from None
     except UnidentifiedImageError:
         raise InvalidInputError(f"{path} is not an image that can be read; use JPEG, PNG, WebP, TIFF or BMP.") from None
     except Image.DecompressionBombError:
@@ -336,8 +339,9 @@ def _from_array(array: np.ndarray) -> Photograph:
         raise InvalidInputError(f"An image array must be (H, W, 3), not {array.shape}.")
     if array.dtype == np.uint8:
         return Photograph(Image.fromarray(array))
-    if not np.issubdtype(array.dtype, np.floating):
+    if not np.issubdtype(array.dtype, np.floating) or array.dtype.itemsize > 8:
         raise InvalidInputError(f"An image array must be uint8 or float in [0, 1], not {array.dtype}.")
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)  # other orders are none of PyTorch's
     if not np.isfinite(array).all():
         raise InvalidInputError("The image has pixels that are NaN or infinite.")
     if array.min() < 0 or array.max() > 1:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from .data import list_images
 from .errors import InvalidInputError
@@ -68,7 +70,7 @@ class Report:
 
 
 def tasks_of_folder(
-    folder: Path, masks: Path | None, out: Path, stages: Path | None, keep_format: bool
+    folder: Path, masks: Path | None, out: Path, stages: Path | None, keep_format: bool, num_results: int = 1
 ) -> tuple[list[Task], Report]:
     """The tasks for all photographs of a folder, sub-folders included; and those that can't be done.
 
@@ -76,10 +78,11 @@ def tasks_of_folder(
         masks: a folder with a mask for each photograph, of the same name but for the suffix, in the same sub-folder; a
             file, for all of them; or None, where the photographs' own transparency says what is to be filled.
     """
-    others = [other.resolve() for other in (masks, out, stages) if other is not None and other != folder]
+    others = [other.resolve() for other in (masks, out, stages) if other is not None]
+    inside = [other for other in others if folder.resolve() in other.parents]
 
-    def is_another(path: Path) -> bool:  # results may lie in a sub-folder of the photographs
-        return any(other in path.resolve().parents for other in others)
+    def is_another(path: Path) -> bool:  # masks and results may lie in a sub-folder of the photographs
+        return any(other in path.resolve().parents for other in inside)
 
     photographs = [path for path in list_images(folder) if not is_another(path)]
     if not photographs:
@@ -92,16 +95,16 @@ def tasks_of_folder(
     for path in photographs:
         stem = path.relative_to(folder).with_suffix("")
         candidates = by_stem.get(stem, []) if masks is not None and masks.is_dir() else [masks]
-        if stem in taken:
-            report.problems.append(
-                (path, f"Its result would have the name of that for {taken[stem]}: rename one of them.")
-            )
+        names = [os.path.normcase(stem)]
+        names += [os.path.normcase(stem.with_name(f"{stem.name}-{number}")) for number in range(2, num_results + 1)]
+        if earlier := next((taken[name] for name in names if name in taken), None):
+            report.problems.append((path, f"Its result would have the name of one for {earlier}: rename one of them."))
         elif len(candidates) > 1:
             report.problems.append((path, f"It has {len(candidates)} masks, {' and '.join(map(str, candidates))}."))
         elif not candidates:
             report.problems.append((path, f"There is no mask for it in {masks}, which should be named {stem}.png."))
         else:
-            taken[stem] = path
+            taken.update(dict.fromkeys(names, path))
             tasks.append(Task(path, candidates[0], out / stem, stages / stem if stages else None, keep_format))
     return tasks, report
 
@@ -115,7 +118,7 @@ def load(task: Task, num_results: int, overwrite: bool) -> tuple[Photograph, np.
     photograph = load_photograph(task.image)
     missing = mask_of_alpha(photograph) if task.mask is None else load_mask(task.mask, photograph.size)
     outputs = task.outputs(photograph.mode, num_results)
-    check_format(outputs[0], photograph.mode, task.image)
+    check_format(outputs[0], photograph, task.image)
     check_targets(outputs + task.stage_files(), overwrite)
     return photograph, missing
 
@@ -165,7 +168,10 @@ def inpaint_files(
         for task in tasks[start : start + batch_size]:
             try:
                 # All results of a photograph appear together, whichever its mode lets them end in.
-                if not overwrite and any(task.output(mode).is_file() for mode in ("RGB", "CMYK")):
+                there = [task.output(mode) for mode in ("RGB", "CMYK") if task.output(mode).is_file()]
+                if there and not overwrite:
+                    if there[0].samefile(task.image):
+                        raise InvalidInputError("Its result would replace it; choose another folder, or --overwrite.")
                     report.skipped.append(task.image)
                     progress.update(1)
                     continue
@@ -178,7 +184,7 @@ def inpaint_files(
         ):
             try:
                 report.written += write(task, result, photograph.mode)
-            except OSError as error:  # a full disk
+            except (InvalidInputError, OSError) as error:  # too large for the format; a full disk
                 report.problems.append((task.image, str(error)))
         progress.update(len(ready))
     return report
@@ -195,7 +201,7 @@ def _filled(
     masks = [mask if task.mask is not None else None for task, mask in zip(tasks, masks, strict=True)]
     try:
         yield from zip(tasks, photographs, model.inpaint(photographs, masks, **options), strict=True)
-    except InvalidInputError as error:  # raised before anything is filled
+    except (InvalidInputError, torch.OutOfMemoryError) as error:
         if len(ready) == 1:
             report.problems.append((tasks[0].image, str(error)))
             return

@@ -33,6 +33,7 @@ from .hole import load_mask, mask_of_alpha
 from .images import ImageLike, is_several, load_photograph
 from .losses import composite
 from .refiner import MultiDilationRefiner
+from .sampling import make_generators
 from .vqvae import HierarchicalVQVAE
 
 MODEL_CARD_TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
@@ -207,7 +208,7 @@ class HVQInpainter(
 
     # ---------------------------------------------------------------- photographs
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def inpaint(
         self,
         image: ImageLike | Sequence[ImageLike],
@@ -220,7 +221,7 @@ class HVQInpainter(
         dilate: int = 0,
         feather: int = 0,
         output_type: str = "pil",
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
         batch_size: int = 1,
         precision: str = "auto",
         callback: Callable[[int, int], Any] | None = None,
@@ -235,19 +236,19 @@ class HVQInpainter(
             mask: the same forms, of the image's size; white / True / 1 = repaint; grey is cut at half. None: what is
                 transparent in the image is repainted, and opaque afterwards. For a list of images, a list or one
                 mask for all.
-            seed: for the results after the first, which are drawn at random.
+            seed: for the results after the first, which are drawn at random; from 0 to 2^63 - 1.
             num_results: how many different fills; the first is always the most probable one. The others take codes near
                 the predicted ones, at random, where credibility is low.
             strategy: `original`: the whole photograph in one pass; memory grows with it. `resize`: the whole
                 photograph, reduced to the working size. `crop`: around each hole at the photograph's own scale, and
                 large holes at a reduced scale, then refined. `auto`: `original` if the photograph fits the working
                 size, else `crop`.
-            working_size: longest side inside the network, in pixels; a multiple of 8.
+            working_size: longest side inside the network, in pixels; a multiple of 8, at least 64.
             dilate: the mask grows by so many pixels, against remains of what is to vanish.
             feather: the mask grows by so many pixels more, over which the fill fades into the photograph.
-            output_type: of `images`: `pil`, size and mode of the input; `numpy`, (H, W, 3) uint8, or the float type
-                that was given; `torch`, (3, H, W) float in [0, 1].
-            generator: draws in place of `seed`.
+            output_type: of `images`: `pil`, size and mode of the input; `numpy`, (H, W, 3) RGB, uint8 or the float type
+                that was given; `torch`, (3, H, W) RGB, float in [0, 1], on the processor.
+            generator: draws in place of `seed`; for a list of images, the seed of each, or a list of generators.
             batch_size: crops of one size that go through the networks together, for lists of images on a GPU. Another
                 batch size may change a result a little, by rounding.
             precision: number format of the networks: `float32`, `bfloat16`, or `auto`, the faster one on the model's
@@ -256,12 +257,16 @@ class HVQInpainter(
 
         Returns:
             An `InpaintResult`, or a list of them. Outside the mask (grown by `dilate` and `feather`) the pixels are
-            those of `image`, bit for bit.
+            those of `image`, bit for bit; as `numpy` and `torch`, those of `image` as RGB.
 
         Raises:
             InvalidInputError: image, mask or an option can't be used; the message says why.
             Cancelled: the callback said so.
         """
+        if self.encoder_b1.norm.weight.dtype != torch.float32:
+            raise InvalidInputError("The model must be in float32; in what the networks run is said by precision.")
+        if callback is not None and not callable(callback):
+            raise InvalidInputError(f"callback must be a function, not {callback!r}.")
         options = FillOptions(num_results, strategy, working_size, dilate, feather, output_type, batch_size, precision)
         several = is_several(image)
         images = list(image) if several else [image]
@@ -277,8 +282,8 @@ class HVQInpainter(
             mask_of_alpha(photograph) if single is None else load_mask(single, photograph.size)
             for single, photograph in zip(masks, photographs, strict=True)
         ]
-        # Each photograph starts from the seed, so that a result does not depend on the others of its list.
-        generators = [generator or torch.Generator().manual_seed(seed) for _ in images]
+        # One for each photograph, so that a result does not depend on the others of its list.
+        generators = make_generators(seed, generator, len(images) if several else None)
         opaque = [single is None for single in masks]
         results = fill(self, photographs, missing, generators, options, opaque, callback)
         return results if several else results[0]

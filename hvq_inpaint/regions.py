@@ -56,10 +56,7 @@ def plan(mask: np.ndarray, strategy: str = "auto", working_size: int = 512) -> l
     Raises:
         InvalidInputError: there is no such strategy, or the working size is no positive multiple of 8.
     """
-    if strategy not in STRATEGIES:
-        raise InvalidInputError(f"There is no strategy {strategy!r}; choose one of {', '.join(STRATEGIES)}.")
-    if working_size < 64 or working_size % 8:
-        raise InvalidInputError(f"The working size must be a multiple of 8 and at least 64, not {working_size}.")
+    check_options(strategy, working_size)
     height, width = mask.shape
     longest = max(height, width)
     if strategy == "original" or (strategy == "auto" and longest <= working_size):
@@ -69,6 +66,14 @@ def plan(mask: np.ndarray, strategy: str = "auto", working_size: int = 512) -> l
     return [
         region for rows, columns in _groups(mask, working_size) for region in _crops(mask, rows, columns, working_size)
     ]
+
+
+def check_options(strategy: str, working_size: int) -> None:
+    """Raise what `plan` would raise."""
+    if strategy not in STRATEGIES:
+        raise InvalidInputError(f"There is no strategy {strategy!r}; choose one of {', '.join(STRATEGIES)}.")
+    if working_size < 64 or working_size % 8:
+        raise InvalidInputError(f"The working size must be a multiple of 8 and at least 64, not {working_size}.")
 
 
 def _groups(mask: np.ndarray, working_size: int) -> Iterator[tuple[slice, slice]]:
@@ -93,7 +98,7 @@ def _cut(
         return
     # Across the longer side first; through the middle of the widest gap, or where the fewest missing pixels are cut.
     for axis in (0, 1) if part.shape[0] >= part.shape[1] else (1, 0):
-        if part.shape[axis] <= limit and through_holes:
+        if part.shape[axis] <= limit:
             continue
         missing = part.sum(axis=1 - axis)
         at = _widest_gap(missing)
@@ -110,13 +115,18 @@ def _cut(
 
 
 def _widest_gap(missing: np.ndarray) -> int | None:
-    """The middle of the longest run of zeros in `missing` (n,), which begins and ends with none; None without any."""
+    """The middle of the longest run of zeros in `missing` (n,), which begins and ends with none; None without any.
+
+    Of all that are at least half as long it is the most central one: many holes alike, such as lines of text, are then
+    halved again and again, and not cut off one by one.
+    """
     occupied = np.flatnonzero(missing)
     gaps = np.diff(occupied)
-    widest = int(gaps.argmax()) if len(gaps) else 0
-    if not len(gaps) or gaps[widest] == 1:
+    if not len(gaps) or gaps.max() == 1:
         return None
-    return int(occupied[widest] + gaps[widest] // 2 + gaps[widest] % 2)
+    middles = occupied[:-1] + (gaps + 1) // 2
+    wide = np.flatnonzero((gaps > 1) & (2 * gaps >= gaps.max()))
+    return int(middles[wide[np.abs(middles[wide] - len(missing) / 2).argmin()]])
 
 
 def _crops(mask: np.ndarray, rows: slice, columns: slice, working_size: int) -> Iterator[Region]:

@@ -16,6 +16,7 @@ import pytest
 import torch
 from conftest import make_model, make_pixels, random_alexnet
 from PIL import Image, ImageCms
+from PIL.TiffImagePlugin import IFDRational
 from safetensors.torch import save_file
 
 import hvq_inpaint
@@ -26,6 +27,7 @@ from hvq_inpaint.errors import InvalidInputError
 from hvq_inpaint.evaluation import evaluate as evaluate_module
 from hvq_inpaint.files import all_or_nothing
 from hvq_inpaint.masks import random_walk_mask
+from hvq_inpaint.quantizer import EMAQuantizer
 
 ROOT = Path(__file__).parent.parent
 
@@ -176,9 +178,9 @@ def test_bundled_model_is_the_default(workplace, model_folder, monkeypatch, refu
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"image": "missing.png"}, "There is no file missing.png"),
+        ({"image": "missing.png"}, "There is no file or folder missing.png"),
         ({"image": "broken.png"}, "broken.png"),
-        ({"--mask": "missing.png"}, "There is no file missing.png"),
+        ({"--mask": "missing.png"}, "There is no file or folder missing.png"),
         ({"--mask": "small.png"}, "same width and height"),
         ({"--mask": "black.png"}, "The mask is empty"),
         ({"--out": "filled.gif"}, "must end in one of"),
@@ -194,6 +196,8 @@ def test_bundled_model_is_the_default(workplace, model_folder, monkeypatch, refu
         ({"--device": "cuda:99"}, "so there is no cuda:99"),
         ({"--num-results": "0"}, "at least 1"),
         ({"--seed": "-1"}, "The seed must lie between"),
+        ({"--dilate": "-1", "--model": "empty_model"}, "dilate must be at least 0"),
+        ({"--working-size": "30", "--model": "empty_model"}, "at least 64"),
         ({"image": "glass.png", "--out": "filled.jpg"}, "JPEG has no transparency"),
     ],
 )
@@ -209,6 +213,71 @@ def test_what_inpaint_refuses(workplace, model_folder, refused, changes, words):
         Path("bad_config", name).write_bytes(Path(model_folder, name).read_bytes()[:50])
     arguments = {"image": "photo.png", "--mask": "mask.png", "--out": "filled.png", "--model": model_folder, **changes}
     assert words in refused("inpaint", arguments.pop("image"), *(text for pair in arguments.items() for text in pair))
+
+
+def test_what_cannot_be_held_by_the_format_is_refused_before_the_work(workplace, refused):
+    pixels = Image.open("photo.png")
+    pixels.convert("RGBA").save("glass.png")
+    pixels.save("key.png", transparency=(1, 2, 3))
+    pixels.quantize(8).save("palette.png", transparency=2)
+    for name, suffixes in (
+        ("glass.png", (".bmp", ".jpg")),
+        ("key.png", (".tif", ".webp", ".bmp", ".jpg")),
+        ("palette.png", (".tif", ".webp", ".bmp", ".jpg")),
+    ):
+        for suffix in suffixes:
+            arguments = ("inpaint", name, "--mask", "mask.png", "--out", f"filled{suffix}", "--model", "none/here")
+            assert "let the result end in .png" in refused(*arguments)
+    Image.new("RGB", (9, 16400)).save("long.png")
+    Image.new("L", (9, 16400)).save("long_mask.png")
+    with Image.open("long_mask.png") as image:
+        image.paste(255, (2, 2, 5, 5))
+        image.save("long_mask.png")
+    arguments = ("inpaint", "long.png", "--mask", "long_mask.png", "--out", "filled.webp", "--model", "none/here")
+    assert "16383 pixels a side" in refused(*arguments)
+
+
+def test_a_resolution_of_nothing_is_left_out(workplace, model_folder):
+    with Image.open("photo.png") as image:
+        tags = {282: IFDRational(0, 0), 283: IFDRational(1, 0), 296: 2}
+        image.save("photo.tif", tiffinfo=tags)
+    for suffix in (".png", ".jpg", ".bmp", ".tif", ".webp"):
+        arguments = ["inpaint", "photo.tif", "--mask", "mask.png", "--out", f"filled{suffix}", "--model", model_folder]
+        assert main(arguments) == 0
+
+
+def test_names_that_the_terminal_cannot_show(workplace, model_folder):
+    Path("photo.png").rename("ü 日本.png")
+    arguments = ["inpaint", "ü 日本.png", "--mask", "mask.png", "--out", "日.png", "--model", model_folder]
+    done = subprocess.run(
+        [sys.executable, "-m", "hvq_inpaint", *arguments],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == b"wrote \\u65e5.png\n"
+
+
+def test_stopping_is_no_traceback(workplace, monkeypatch, capfd):
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "load_model", interrupted)
+    assert main(["inpaint", "photo.png", "--mask", "mask.png", "--out", "filled.png"]) == 130
+    assert capfd.readouterr().err == "stopped\n"
+
+
+def test_an_empty_name_is_not_the_current_folder(workplace, capsys):
+    for arguments in (
+        ["", "--out", "a.png"],
+        ["photo.png", "--out", ""],
+        ["photo.png", "--out", "a.png", "--mask", ""],
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(["inpaint", *arguments])
+        assert stopped.value.code == 2
+        assert "an empty name" in capsys.readouterr().err
 
 
 def test_a_full_disk_leaves_nothing(workplace, model_folder, monkeypatch, refused):
@@ -295,8 +364,7 @@ def test_evaluate_goes_on_where_it_was_broken_off(workplace, model_folder, image
         return real(model, batch, *rest)
 
     monkeypatch.setattr(evaluate_module, "_measure_batch", breaks_off)
-    with pytest.raises(KeyboardInterrupt):
-        main([*arguments, "--out", "broken"])
+    assert main([*arguments, "--out", "broken"]) == 130
     assert sorted(path.name for path in Path("broken").iterdir()) == ["records"]
     Path("broken/evaluation.md").write_text("of an older evaluation, which --overwrite was to replace")
     assert main([*arguments, "--out", "broken", "--seed", "1"]) == 1  # other settings
@@ -509,7 +577,7 @@ def check_folder(error: str) -> None:
     for line, (name, words) in zip(
         error.splitlines(),
         [
-            ("photos/a.png", "would have the name of that for photos/a.jpg"),
+            ("photos/a.png", "would have the name of one for photos/a.jpg"),
             ("photos/lonely.png", "There is no mask for it in masks"),
             ("photos/text.png", "is not an image"),
             ("photos/wrong.png", "same width and height"),
@@ -528,6 +596,78 @@ def test_a_folder_is_filled_and_bad_files_are_told_at_the_end(folders, model_fol
     output, error = capsys.readouterr()
     assert output == "wrote 4 files to filled\n"
     check_folder(error)
+
+
+def test_further_results_do_not_take_the_names_of_other_photographs(workplace, model_folder, capsys):
+    Path("photos").mkdir()
+    for name in ("x.png", "x-2.jpg", "y.png"):
+        Image.fromarray(make_pixels(37, 50)).save(Path("photos", name))
+    arguments = ["inpaint", "photos", "--mask", "mask.png", "--out", "filled", "--model", model_folder]
+    assert main([*arguments, "--num-results", "2", "--batch-size", "4"]) == 1
+    assert "have the name of one for" in capsys.readouterr().err
+    assert len(contents(Path("filled"))) == 4
+    assert main([*arguments, "--overwrite"]) == 0  # with one result each there is no trouble
+    assert len(contents(Path("filled"))) == 5
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_results_may_go_beside_the_photographs_or_above_them(folders, model_folder, absolute):
+    for name in ("text.png", "wrong.png", "a.png", "lonely.png", "c.tif"):
+        Path("photos", name).unlink()
+    Path("photos/Ünicode ☃.png").rename("photos/Ünicode ☃.bmp")
+    for out in (".", "photos"):
+        target = str(Path(out).resolve()) if absolute else out
+        arguments = ["inpaint", "photos", "--masks", "masks", "--out", target, "--model", model_folder]
+        assert main(arguments) == 0
+        assert Path(out, "a.png").is_file() and Path(out, "sub/b.png").is_file()
+        for path in (*Path(out).glob("a.png"), *Path(out).glob("sub/*.png")):
+            path.unlink()
+
+
+def test_stages_of_results_in_the_current_folder_go_beside_it(workplace, model_folder):
+    Image.open("photo.png").save("other.bmp")
+    Path("here").mkdir()
+    os.chdir("here")
+    arguments = ["inpaint", "../other.bmp", "--mask", "../mask.png", "--out", ".", "--stages", "--model", model_folder]
+    assert main(arguments) == 0
+    assert Path("other.png").is_file() and Path("../here-stages/coarse.png").is_file()
+
+
+def test_a_photograph_that_does_not_fit_the_format_or_the_memory_does_not_stop_a_folder(
+    folders, model_folder, monkeypatch, capsys
+):
+    save, quantize = Image.Image.save, EMAQuantizer.quantize
+
+    def save_small(image: Image.Image, path: Path, **options: object) -> None:
+        if "a.png" in path.name:
+            raise ValueError("EXIF data is too long")
+        save(image, path, **options)
+
+    def quantize_some(self, latents):
+        if latents.shape[-2:] == (5, 7) and not Path("filled/c.tif").exists():
+            raise torch.OutOfMemoryError("There is not enough memory")
+        return quantize(self, latents)
+
+    monkeypatch.setattr(Image.Image, "save", save_small)
+    assert main(folder_arguments(model_folder)) == 1
+    assert "photos/a.jpg was not filled: PNG can't hold the result, EXIF data is too long" in capsys.readouterr().err
+    monkeypatch.setattr(Image.Image, "save", save)
+    monkeypatch.setattr(EMAQuantizer, "quantize", quantize_some)
+    Path("filled/c.tif").unlink()
+    assert main(folder_arguments(model_folder, "--batch-size", "2")) == 1
+    assert "photos/c.tif was not filled: There is not enough memory" in capsys.readouterr().err
+
+
+def test_photographs_are_not_taken_for_results_of_their_own_folder(folders, model_folder, capsys):
+    for name in ("text.png", "wrong.png", "a.jpg"):
+        Path("photos", name).unlink()
+    before = Path("photos/a.png").read_bytes()
+    arguments = ["inpaint", "photos", "--mask", "mask.png", "--out", "photos", "--model", model_folder]
+    assert main(arguments) == 1
+    assert "photos/a.png was not filled: Its result would replace it" in capsys.readouterr().err
+    assert Path("photos/a.png").read_bytes() == before
+    main([*arguments, "--overwrite"])
+    assert Path("photos/a.png").read_bytes() != before
 
 
 def test_a_folder_goes_on_where_it_was_broken_off(folders, model_folder, capsys):

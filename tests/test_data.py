@@ -17,6 +17,7 @@ from hvq_inpaint.data import (
     InpaintingStream,
     SampleOptions,
     center_crop,
+    list_images,
     load_images,
     make_sample,
     validation_samples,
@@ -60,6 +61,13 @@ def test_what_is_no_dataset_is_refused_with_a_sentence(tmp_path):
 def test_a_hub_id_without_a_network_is_one_sentence():
     with pytest.raises(InvalidInputError, match="nobody/nothing"):
         load_images("nobody/nothing")
+
+
+def test_hidden_files_are_no_photographs(tmp_path):
+    for name in ("a.png", ".b.png", "._a.png", ".thumbnails/c.png", "sub/d.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert [str(path.relative_to(tmp_path)) for path in list_images(tmp_path)] == ["a.png", "sub/d.png"]
 
 
 def test_a_sample_depends_on_seed_epoch_and_index_only():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -31,6 +33,7 @@ def test_what_cannot_be_told_is_float32(monkeypatch):
 
 @pytest.mark.parametrize("native", [True, False])
 def test_gpus_take_bfloat16_only_if_it_is_not_emulated(monkeypatch, native):
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())  # there may be none
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native or including_emulation)
     assert fast_dtype(torch.device("cuda")) == (torch.bfloat16 if native else torch.float32)
 
@@ -41,6 +44,11 @@ def test_auto_is_the_fast_one(monkeypatch, fast):
     for precision, expected in (("auto", fast), ("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         with running_in(precision, CPU):
             assert (torch.ones(1, 1) @ torch.ones(1, 1)).dtype == expected
+
+
+def test_an_autocast_of_the_caller_has_no_influence():
+    with torch.autocast("cpu", torch.bfloat16), running_in("float32", CPU):
+        assert (torch.ones(1, 1) @ torch.ones(1, 1)).dtype == torch.float32
 
 
 def test_inpaint_runs_the_networks_in_the_precision_and_what_the_caller_does_in_its_own(model):
@@ -54,7 +62,7 @@ def test_inpaint_runs_the_networks_in_the_precision_and_what_the_caller_does_in_
             mask,
             precision=precision,
             output_type="numpy",
-            callback=lambda *_: outside.append(torch.is_autocast_enabled("cpu")),
+            callback=lambda *_: outside.append(torch.is_autocast_enabled("cpu") or torch.is_inference_mode_enabled()),
         ).image
         assert np.array_equal(images[precision][~mask], pixels[~mask])
     handle.remove()

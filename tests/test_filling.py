@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from threading import Barrier, BrokenBarrierError
 
 import numpy as np
 import pytest
@@ -14,7 +17,9 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from hvq_inpaint import Cancelled, HVQInpainter, InpaintResult, InvalidInputError
+from hvq_inpaint.filling import Stages
 from hvq_inpaint.hole import grow
+from hvq_inpaint.images import load_photograph
 from hvq_inpaint.masks import box_mask, brush_mask, random_walk_mask
 from hvq_inpaint.regions import STRATEGIES
 
@@ -147,6 +152,36 @@ def test_stages_are_a_dict_in_every_way(model):
         stages["nothing"]
 
 
+def test_stages_that_were_not_asked_for_are_copied_taken_and_replaced(model):
+    def stages():
+        return model.inpaint(make_pixels(16, 16), box_mask(16, 16, 0.3, 1)).stages
+
+    copied = pickle.loads(pickle.dumps(stages()))
+    assert not different(copied["coarse"], stages()["coarse"]) and copied.keys() == STAGES
+    taken = stages()
+    assert not different(taken.pop("coarse"), copied["coarse"]) and "coarse" not in taken
+    assert taken.pop("coarse", "none") == "none"
+    with pytest.raises(KeyError):
+        taken.pop("coarse")
+    assert taken.setdefault("coarse", "new") == taken["coarse"] == "new"
+    assert taken.setdefault("damaged", None) is not None
+    taken["refined"] = "mine"
+    assert taken["refined"] == "mine"
+
+
+def test_threads_that_ask_for_a_stage_at_once_all_get_it():
+    started = Barrier(4)
+
+    def make() -> str:
+        with suppress(BrokenBarrierError):  # until all of them ask
+            started.wait(timeout=5)
+        return "picture"
+
+    stages = Stages({}, {"coarse": make})
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(lambda _: stages["coarse"], range(4))) == ["picture"] * 4
+
+
 def test_every_worked_crop_tells_its_place(model):
     pixels, mask = make_pixels(300, 400), np.zeros((300, 400), bool)
     mask[10:20, 10:20] = mask[200:290, 250:390] = True
@@ -198,6 +233,24 @@ def test_several_results_are_seeded_distinct_and_start_with_the_plain_one(credib
     assert all(np.array_equal(np.array(image)[~mask], pixels[~mask]) for image in first.images)
 
 
+@pytest.mark.parametrize("side", (1, 2, 4, 8))
+def test_answers_to_a_small_hole_differ_where_the_doubt_is_outside_it(model, monkeypatch, side):
+    monkeypatch.setattr(model.credibility_map, "forward", lambda latents, codebook: 1 - known_share(latents))
+    mask = np.zeros((64, 64), dtype=bool)
+    mask[20 : 20 + side, 33 : 33 + side] = True
+
+    def known_share(latents: torch.Tensor) -> torch.Tensor:  # what is known is not credible, the hole is
+        known = torch.from_numpy(~mask)[None, None].float()
+        return torch.nn.functional.avg_pool2d(known, 8).floor()
+
+    images = model.inpaint(make_pixels(64, 64), mask, num_results=3, output_type="numpy", precision="float32").images
+    codes = set()
+    handle = model.vqvae.decoder_a.register_forward_hook(lambda _, inputs, __: codes.add(inputs[1].numpy().tobytes()))
+    model.inpaint(make_pixels(64, 64), mask, num_results=3)
+    handle.remove()
+    assert len(codes) == 3 and len(images) == 3
+
+
 def test_a_further_result_costs_no_further_encoder(model):
     counts = dict.fromkeys(("encoder_b1", "refiner"), 0)
     handles = [
@@ -243,10 +296,80 @@ def test_lists_and_batches_give_what_each_gives_alone(model):
     assert not different(one_mask[0].image, alone[0])
 
 
+def test_further_answers_do_not_depend_on_the_others_of_a_list(model):
+    images = [make_pixels(48, 48), 255 - make_pixels(48, 48, 1) // 8, make_pixels(48, 48, 2)]
+    masks = [box_mask(48, 48, 0.3, seed) for seed in range(3)]
+    for start in ({"seed": 3}, {"generator": 3}):
+        results = []
+        for batch_size in (1, 3):
+            if "generator" in start:
+                start["generator"] = torch.Generator().manual_seed(3)
+            results.append(
+                model.inpaint(images, masks, num_results=3, batch_size=batch_size, precision="float32", **start)
+            )
+        for one, other in zip(*results, strict=True):
+            for image, same in zip(one.images, other.images, strict=True):
+                assert np.abs(np.array(image).astype(int) - np.array(same)).max() <= 1
+    given = model.inpaint(images, masks, num_results=2, generator=torch.Generator().manual_seed(4))
+    assert different(given[0].images[1], results[1][0].images[1])
+
+
+def test_a_list_of_generators_is_one_for_each_image(model):
+    images, mask = [make_pixels(48, 48), make_pixels(48, 48, 1)], box_mask(48, 48, 0.3, 0)
+    generators = [torch.Generator().manual_seed(seed) for seed in (5, 6)]
+    together = model.inpaint(images, mask, num_results=2, generator=generators)
+    for image, seed, result in zip(images, (5, 6), together, strict=True):
+        assert not different(model.inpaint(image, mask, seed=seed, num_results=2).images[1], result.images[1])
+
+
+def test_a_model_of_half_precision_is_refused_with_the_way_out():
+    with pytest.raises(InvalidInputError, match="must be in float32"):
+        make_model().half().inpaint(make_pixels(16, 16), box_mask(16, 16, 0.3, 0))
+
+
 def test_lists_of_other_lengths_are_refused(model):
     for images, masks in (([make_pixels(8, 8)] * 2, [box_mask(8, 8, 0.3, 0)] * 3), ([], [])):
         with pytest.raises(InvalidInputError, match="one mask for each"):
             model.inpaint(images, masks)
+
+
+def test_tensors_can_be_trained_on_and_changed(model):
+    image = model.inpaint(make_pixels(16, 16), box_mask(16, 16, 0.3, 0), output_type="torch", num_results=2).images[1]
+    weight = torch.ones(3, 1, 1, requires_grad=True)
+    (image * weight).sum().backward()
+    assert weight.grad is not None
+    image.mul_(2)
+
+
+@pytest.mark.parametrize("output_type", ("pil", "numpy", "torch"))
+@pytest.mark.parametrize("mode", ("L", "P", "RGB", "RGBA"))
+def test_what_is_transparent_is_filled_in_every_output(model, tmp_path, mode, output_type):
+    mask = box_mask(24, 32, 0.3, 0)
+    image = Image.fromarray(make_pixels(24, 32)).convert(mode)
+    if mode == "RGBA":
+        image.putalpha(Image.fromarray(np.where(mask, 0, 255).astype(np.uint8)))
+        image.save(tmp_path / "image.png")
+    else:
+        image = image.quantize(15) if mode == "P" else image
+        key = {"L": 80, "P": 15, "RGB": (1, 2, 3)}[mode]
+        image.putpalette([*image.getpalette()[:45], 1, 2, 3]) if mode == "P" else None
+        image.paste(key, mask=Image.fromarray(mask))
+        image.save(tmp_path / "image.png", transparency=key)
+    result = model.inpaint(tmp_path / "image.png", output_type=output_type).image
+    pixels = result.permute(1, 2, 0).numpy() * 255 if output_type == "torch" else np.array(result)
+    if output_type == "pil":
+        assert load_photograph(result).alpha() is None or load_photograph(result).alpha().min() == 255
+        pixels = load_photograph(result).pixels()
+    hidden = {"L": (80,) * 3, "P": (1, 2, 3), "RGB": (1, 2, 3), "RGBA": None}[mode]
+    assert hidden is None or (np.round(pixels)[mask] != hidden).any(axis=1).all()
+
+
+def test_a_feathered_hole_may_fill_the_window_that_its_weights_are_made_in(model):
+    mask = np.zeros((60, 1200), dtype=bool)
+    mask[2:58, 100:700] = True
+    pixels = make_pixels(60, 1200)
+    result = model.inpaint(pixels, mask, dilate=4, feather=2, working_size=128, output_type="numpy")
+    assert np.array_equal(result.image[:, 710:], pixels[:, 710:])
 
 
 def test_output_types(model):
@@ -272,6 +395,15 @@ def test_output_types(model):
     ("options", "message"),
     [
         ({"num_results": 0}, "num_results must be at least 1"),
+        ({"num_results": 2.0}, "num_results must be a whole number"),
+        ({"dilate": float("nan")}, "dilate must be a whole number"),
+        ({"working_size": "512"}, "working_size must be a whole number"),
+        ({"seed": -1}, "seed must be a whole number from 0"),
+        ({"seed": 1.5}, "seed must be a whole number"),
+        ({"seed": 2**64}, "seed must be a whole number"),
+        ({"generator": 5}, "generator must be a torch.Generator"),
+        ({"generator": [torch.Generator()] * 2}, "2 generators for 1 images"),
+        ({"callback": 5}, "callback must be a function"),
         ({"dilate": -1}, "dilate must be at least 0"),
         ({"feather": -1}, "feather must be at least 0"),
         ({"batch_size": 0}, "batch_size must be at least 1"),

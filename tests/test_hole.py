@@ -28,6 +28,7 @@ MASK[5:9, 10:20] = True
         MASK[None],
         torch.from_numpy(MASK),
         torch.from_numpy(MASK)[None].float(),
+        torch.from_numpy(MASK).bfloat16(),
         Image.fromarray(MASK),
         Image.fromarray(MASK.astype(np.uint8) * 255),
         Image.fromarray(MASK.astype(np.uint8) * 255).convert("RGB"),
@@ -51,6 +52,7 @@ def test_every_form_of_a_mask_gives_the_same_mask(form):
         (np.zeros((20, 30, 3)), r"\(H, W\)"),
         (np.zeros((20, 30), complex), "complex"),
         (None, "NoneType"),
+        (Image.new("LAB", (30, 20)), "mode LAB"),
     ],
 )
 def test_what_is_no_mask_is_refused_with_a_sentence(mask, message):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from conftest import make_pixels
@@ -207,9 +209,9 @@ def test_every_grey_value_survives():
 
 def test_floats_come_back_as_they_were():
     array = np.random.default_rng(0).random((20, 30, 3))
-    for given in (array, array.astype(np.float32), array.astype(np.float16)):
+    for given in (array, array.astype(np.float32), array.astype(np.float16), array.astype(">f4")):
         result = load_photograph(given).painted_array([Patch(0, 0, MASK, np.zeros((20, 30, 3), np.float32))])
-        assert result.dtype == given.dtype
+        assert result.dtype == given.dtype.newbyteorder("=")
         assert np.array_equal(result[~MASK], given[~MASK]) and not result[MASK].any()
 
 
@@ -228,6 +230,7 @@ def test_exif_orientation_is_applied_once(tmp_path):
         (np.zeros((4, 4), np.uint8), r"\(H, W, 3\)"),
         (np.zeros((0, 4, 3), np.uint8), r"\(H, W, 3\)"),
         (np.zeros((4, 4, 3), np.int32), "uint8 or float"),
+        (np.zeros((4, 4, 3), np.longdouble), "uint8 or float"),
         (np.full((4, 4, 3), 3.0), r"\[0, 1\]"),
         (np.full((4, 4, 3), np.nan), "NaN"),
         (torch.zeros(4, 4), r"\(3, H, W\)"),
@@ -266,6 +269,30 @@ def test_the_photograph_of_a_phone_s_mpo_is_taken(tmp_path):
     frames[0].save(tmp_path / "phone.jpg", format="MPO", save_all=True, append_images=frames[1:], quality=100)
     pixels = load_photograph(tmp_path / "phone.jpg").pixels()
     assert np.abs(pixels.astype(int) - make_pixels(16, 24, 0)).mean() < 8
+
+
+@pytest.mark.parametrize("name", ("phone.jpg", "one.gif", "image.tif", "moving.gif", "cut.png"))
+def test_no_file_stays_open(tmp_path, name):
+    frames = [Image.fromarray(make_pixels(32, 32, seed)) for seed in range(2)]
+    frames[0].save(tmp_path / "phone.jpg", format="MPO", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    for other in ("one.gif", "image.tif", "cut.png"):
+        frames[0].save(tmp_path / other)
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:1000])
+    kept = None
+    with suppress(InvalidInputError):
+        kept = load_photograph(tmp_path / name)
+    assert str(tmp_path / name) not in {file.path for file in psutil.Process().open_files()}
+    assert kept is None or kept.painted([]).getexif() is not None
+
+
+def test_an_array_of_a_photograph_with_a_transparent_colour_is_painted_there(tmp_path):
+    pixels = np.where(MASK, 80, PIXELS[..., 0]).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png", transparency=80)
+    photograph = load_photograph(tmp_path / "image.png")
+    patch = Patch(0, 0, MASK, np.full((20, 30, 3), 0.7, np.float32))
+    assert (photograph.painted_array([patch], opaque=True)[MASK] == round(0.7 * 255)).all()
+    assert (photograph.painted_array([patch])[MASK] == 80).all()
 
 
 def test_pixels_survive_the_way_to_a_tensor_and_back():

@@ -74,6 +74,25 @@ def test_each_missing_pixel_is_the_business_of_one_region_that_contains_it(strat
         assert (count[mask] == 1).all()
 
 
+def every(step: int, size: tuple[int, int], both: bool = False) -> np.ndarray:
+    mask = np.zeros(size, dtype=bool)
+    mask[(slice(None, None, step),) * (2 if both else 1)] = True
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("mask", "most"),
+    [
+        (every(4, (6000, 520)), 150),  # where 24 windows would cover the whole
+        (every(40, (2000, 3000)), 150),
+        (every(4, (1200, 1200), both=True), 20),
+        (every(20, (1200, 1200), both=True), 20),
+    ],
+)
+def test_many_holes_alike_share_their_crops(mask, most):
+    assert len(plan(mask)) <= most
+
+
 def test_what_is_no_strategy_is_refused():
     for arguments in (("fast", 256), ("auto", 100), ("auto", 0)):
         with pytest.raises(InvalidInputError):

@@ -60,6 +60,7 @@ class TestAnotherCoarse:
                 another_coarse(
                     model.vqvae,
                     encoded.global_latents,
+                    encoded.global_codes,
                     encoded.mid,
                     torch.full((2, 1, 6, 8), credibility),
                     torch.tensor(1.0),
