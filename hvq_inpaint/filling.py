@@ -91,6 +91,10 @@ class Stages(dict[str, Any]):
         self._makers.pop(name, None)
         super().__setitem__(name, value)
 
+    def __delitem__(self, name: str) -> None:
+        super().__delitem__(name)
+        self._makers.pop(name, None)
+
     def __reduce__(self) -> tuple[Any, ...]:  # copies and pickles are plain dicts with all values
         return dict, (dict(self),)
 
@@ -104,8 +108,10 @@ class Stages(dict[str, Any]):
             return default
 
     def pop(self, name: str, *default: Any) -> Any:
-        value = self.get(name, *default) if default else self[name]
-        super().pop(name, None)
+        if name not in self:
+            return super().pop(name, *default)
+        value = self[name]
+        del self[name]
         return value
 
     def setdefault(self, name: str, default: Any = None) -> Any:

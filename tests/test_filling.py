@@ -165,6 +165,8 @@ def test_stages_that_were_not_asked_for_are_copied_taken_and_replaced(model):
         taken.pop("coarse")
     assert taken.setdefault("coarse", "new") == taken["coarse"] == "new"
     assert taken.setdefault("damaged", None) is not None
+    del taken["composite"]
+    assert taken.get("composite") is None and "composite" not in taken
     taken["refined"] = "mine"
     assert taken["refined"] == "mine"
 
