@@ -265,7 +265,6 @@ def open_image(file: str | os.PathLike[str] | BinaryIO) -> Image.Image:
                     f"{path} has 16 bits for each colour, which would be cut to 8: save it with 8 bits first."
                 )
             image.load()
-            image.getexif()  # which is kept; later it could not be read from the closed file
     except FileNotFoundError:
         raise InvalidInputError(f"There is no file {path}.") from None
     except IsADirectoryError:

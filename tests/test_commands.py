@@ -268,6 +268,12 @@ def test_stopping_is_no_traceback(workplace, monkeypatch, capfd):
     assert capfd.readouterr().err == "stopped\n"
 
 
+def test_a_name_as_long_as_names_can_be(workplace, model_folder):
+    out = f"{'x' * 251}.png"
+    assert main(["inpaint", "photo.png", "--mask", "mask.png", "--out", out, "--model", model_folder]) == 0
+    assert Path(out).is_file()
+
+
 def test_an_empty_name_is_not_the_current_folder(workplace, capsys):
     for arguments in (
         ["", "--out", "a.png"],

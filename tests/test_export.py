@@ -154,6 +154,21 @@ def test_a_graph_that_computes_something_else_is_not_written(tmp_path, model, mo
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", export.OUTPUTS)
+def test_nothing_that_is_not_a_number_passes(model, name):
+    damaged, known = inputs(1, 16, 16)
+
+    class Session:
+        def run(self, *_):
+            with torch.no_grad():
+                expected = model(damaged, known)
+            return [
+                getattr(expected, one).numpy().astype(float) * (np.nan if one == name else 1) for one in export.OUTPUTS
+            ]
+
+    assert not export._difference(model, Session(), damaged, known) <= export.TOLERANCE
+
+
 def test_a_tie_in_one_picture_is_no_reason_to_refuse(model, monkeypatch):
     differences = iter([2.0, 1e-6])
     monkeypatch.setattr(export, "_difference", lambda *arguments: next(differences))

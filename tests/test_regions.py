@@ -80,6 +80,12 @@ def every(step: int, size: tuple[int, int], both: bool = False) -> np.ndarray:
     return mask
 
 
+def growing_gaps() -> np.ndarray:
+    mask = np.zeros((4950, 300), dtype=bool)
+    mask[np.cumsum(np.arange(2, 100))] = True
+    return mask
+
+
 @pytest.mark.parametrize(
     ("mask", "most"),
     [
@@ -87,6 +93,7 @@ def every(step: int, size: tuple[int, int], both: bool = False) -> np.ndarray:
         (every(40, (2000, 3000)), 150),
         (every(4, (1200, 1200), both=True), 20),
         (every(20, (1200, 1200), both=True), 20),
+        (growing_gaps(), 20),
     ],
 )
 def test_many_holes_alike_share_their_crops(mask, most):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -94,6 +96,14 @@ class TestAnotherCoarse:
     def test_the_seed_of_one_photograph_does_not_touch_the_other(self, parts):
         (one,) = self.pictures(parts, 0.0, numbers=(1,), seeds=(0, 1))
         (other,) = self.pictures(parts, 0.0, numbers=(1,), seeds=(0, 2))
+        assert torch.equal(one[0], other[0])
+        assert not torch.equal(one[1], other[1])
+
+    def test_the_scale_of_one_photograph_does_not_touch_the_other(self, parts):
+        model, encoded, known = parts
+        (one,) = self.pictures(parts, 0.0, numbers=(1,))
+        louder = replace(encoded, mid=encoded.mid * torch.tensor([1.0, 30.0])[:, None, None, None])
+        (other,) = self.pictures((model, louder, known), 0.0, numbers=(1,))
         assert torch.equal(one[0], other[0])
         assert not torch.equal(one[1], other[1])
 
