@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 BESIDE = object()
 
 _LOSSY_NOTE = "note: JPEG re-encodes the whole picture, so known pixels change a little; a .png keeps them exactly"
+_BARE_NOTE = "note: BMP has no place for a colour profile or EXIF, so these are left out; a .png keeps them"
 
 # In a source checkout the bundled model lies beside the package.
 BUNDLED_MODEL = Path(__file__).resolve().parents[1] / "hub" / "model"
@@ -35,7 +36,7 @@ def inpaint(arguments: argparse.Namespace) -> int:
     # All that can be refused is refused before the model is loaded.
     _check_seed(arguments.seed)
 
-    from .files import SAVE_OPTIONS, is_lossy
+    from .files import SAVE_OPTIONS
     from .filling import FillOptions
     from .inpaint_files import load, tasks_of_folder, write
 
@@ -64,8 +65,7 @@ def inpaint(arguments: argparse.Namespace) -> int:
         print(f"wrote {path}")
     if stages is not None:
         print(f"wrote the stages to {stages}")
-    if is_lossy(outputs[0]):
-        print(_LOSSY_NOTE)
+    _print_notes(outputs)
     return 0
 
 
@@ -132,15 +132,22 @@ def _inpaint_folder(arguments: argparse.Namespace, tasks: list[Task], report: Re
 
 
 def _print_report(report: Report, out: Path) -> None:
-    from .files import is_lossy
-
     print(f"wrote {len(report.written)} file{'' if len(report.written) == 1 else 's'} to {out}")
     if report.skipped:
         print(f"left {len(report.skipped)} alone that had been filled before; --overwrite fills them again")
-    if any(is_lossy(path) for path in report.written):
-        print(_LOSSY_NOTE)
+    _print_notes(report.written)
     for path, sentence in sorted(report.problems):
         print(f"error: {path} was not filled: {sentence}", file=sys.stderr)
+
+
+def _print_notes(written: list[Path]) -> None:
+    """What the formats of the results cost."""
+    from .files import is_lossy
+
+    if any(is_lossy(path) for path in written):
+        print(_LOSSY_NOTE)
+    if any(path.suffix.lower() == ".bmp" for path in written):
+        print(_BARE_NOTE)
 
 
 def evaluate(arguments: argparse.Namespace) -> None:

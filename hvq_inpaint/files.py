@@ -31,7 +31,7 @@ _LOSSY = (".jpg", ".jpeg")
 # What these formats can't hold; TIFF holds all.
 _NOT_HELD = {
     "PNG": ("CMYK",),
-    "WEBP": ("CMYK", *GREY_16_MODES),
+    "WEBP": ("CMYK", *GREY_16_MODES),  # greys and palettes become the same colours as RGB
     "BMP": ("LA", "RGBA", "CMYK", *GREY_16_MODES),
     "JPEG": ("1", "P", *GREY_16_MODES),
 }

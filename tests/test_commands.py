@@ -128,6 +128,11 @@ def test_jpeg_is_written_with_a_note(workplace, model_folder, capsys):
     assert "re-encodes" in lines[1]
 
 
+def test_bmp_is_written_with_a_note(workplace, model_folder, capsys):
+    assert main(["inpaint", "photo.png", "--mask", "mask.png", "--out", "filled.bmp", "--model", model_folder]) == 0
+    assert "note: BMP has no place for a colour profile or EXIF" in capsys.readouterr().out
+
+
 def test_several_results_and_all_stages(workplace, model_folder):
     arguments = [
         "inpaint",
@@ -284,6 +289,29 @@ def test_an_empty_name_is_not_the_current_folder(workplace, capsys):
             main(["inpaint", *arguments])
         assert stopped.value.code == 2
         assert "an empty name" in capsys.readouterr().err
+
+
+def test_a_read_only_folder_is_refused_before_the_work(workplace, refused, monkeypatch):
+    Path("locked").mkdir()
+    access = os.access  # whoever runs the tests may be allowed to write everywhere
+
+    def refuses(path: str | Path, mode: int) -> bool:
+        return Path(path).name != "locked" and access(path, mode)
+
+    monkeypatch.setattr(os, "access", refuses)
+    arguments = ("inpaint", "photo.png", "--mask", "mask.png", "--model", "none/here", "--out")
+    assert "locked is not writable" in refused(*arguments, "locked/filled.png")
+    assert "locked is not writable" in refused(*arguments, "locked/new/filled.png")
+    assert "locked is not writable" in refused(*arguments, "filled.png", "--stages", "locked/stages")
+
+
+def test_a_folder_that_turns_out_to_be_read_only_leaves_nothing(workplace, model_folder, monkeypatch, refused):
+    def forbidden(image: Image.Image, path: Path, **options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Image.Image, "save", forbidden)
+    arguments = ("inpaint", "photo.png", "--mask", "mask.png", "--model", model_folder, "--out", "filled.png")
+    assert "Permission denied" in refused(*arguments)
 
 
 def test_a_full_disk_leaves_nothing(workplace, model_folder, monkeypatch, refused):
