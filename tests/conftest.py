@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.update(
@@ -17,9 +18,11 @@ import torch
 from PIL import Image
 
 from hvq_inpaint import HVQConfig, HVQInpainter
+from hvq_inpaint.__main__ import main
 from hvq_inpaint.evaluation.evaluate import Evaluation, evaluate
 from hvq_inpaint.evaluation.networks import MetricNetworks
 from hvq_inpaint.evaluation.options import EvaluationOptions
+from hvq_inpaint.masks import random_walk_mask
 from hvq_inpaint.metrics import LPIPS
 
 torch.set_num_threads(2)
@@ -111,3 +114,50 @@ def evaluation(files: list[Path]) -> Evaluation:
 def networks() -> MetricNetworks:
     """LPIPS on an AlexNet drawn at random: the arithmetic is what it is with the trained one."""
     return MetricNetworks(lpips=LPIPS(random_alexnet()))
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny model as files."""
+    folder = tmp_path_factory.mktemp("model")
+    make_model().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with `photo.png` of 50 x 37 pixels and `mask.png`."""
+    folder = tmp_path / "workplace"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    Image.fromarray(make_pixels(37, 50)).save("photo.png")
+    Image.fromarray(random_walk_mask(37, 50, 0.2, 0)).save("mask.png")
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")}
+
+
+def pixels_of(path: str | Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.array(image)
+
+
+@pytest.fixture
+def refused(workplace: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command that must be refused: exit status 1, one sentence, nothing written. Returns the sentence."""
+
+    def run(*arguments: str) -> str:
+        before = contents(workplace)
+        capfd.readouterr()
+        assert main(arguments) == 1
+        output, error = capfd.readouterr()
+        assert output == ""
+        lines = error.splitlines()
+        assert len(lines) == 1, error
+        assert lines[0].startswith("error: ")
+        assert contents(workplace) == before
+        return lines[0]
+
+    return run
