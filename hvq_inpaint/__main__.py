@@ -367,8 +367,7 @@ def _add_export(subparsers: argparse._SubParsersAction) -> None:
         "export",
         help=text,
         description="Write the networks as one file for programs without PyTorch, for any batch, height and width "
-        "(multiples of 8). It is written only if "
-        "onnxruntime computes the same from it as PyTorch from the model.",
+        "(multiples of 8). It is written only if onnxruntime computes the same from it as PyTorch from the model.",
     )
     parser.set_defaults(run=commands.export)
     parser.add_argument("--format", choices=("onnx",), default="onnx", help="of the file (default: %(default)s)")

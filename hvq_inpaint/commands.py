@@ -34,15 +34,15 @@ BUNDLED_MODEL = Path(__file__).resolve().parents[1] / "hub" / "model"
 def inpaint(arguments: argparse.Namespace) -> int:
     """Fill the holes of one photograph or of a folder; the exit status."""
     # All that can be refused is refused before the model is loaded.
-    _check_seed(arguments.seed)
-
     from .files import SAVE_OPTIONS
     from .filling import FillOptions
     from .inpaint_files import load, tasks_of_folder, write
+    from .sampling import check_seed
 
     names = ("num_results", "strategy", "working_size", "dilate", "feather", "precision")
     options = {name: getattr(arguments, name) for name in names}
     FillOptions(**options, batch_size=arguments.batch_size)
+    check_seed(arguments.seed)
     options["seed"] = arguments.seed
     stages = _stage_folder(arguments)
     for path in (arguments.image, arguments.masks):
@@ -332,12 +332,6 @@ def find_device(name: str) -> torch.device:
             f"This machine has {counts[kind]} {kind} device{'' if counts[kind] == 1 else 's'}, so there is no {name}."
         )
     return torch.device(name)
-
-
-def _check_seed(seed: int) -> None:
-    # The range that PyTorch's generators take.
-    if not 0 <= seed < 2**63:
-        raise InvalidInputError(f"The seed must lie between 0 and 2^63 - 1, not {seed}.")
 
 
 def _bucket(text: str) -> tuple[float, float]:

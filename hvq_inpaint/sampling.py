@@ -20,6 +20,12 @@ from .vqvae import HierarchicalVQVAE
 SPREAD = 2.0
 
 
+def check_seed(seed: int) -> None:
+    """Raise if it is none that PyTorch's generators take."""
+    if not isinstance(seed, Integral) or not 0 <= seed < 2**63:
+        raise InvalidInputError(f"The seed must be a whole number from 0 to 2^63 - 1, not {seed!r}.")
+
+
 def make_generators(
     seed: int, generator: torch.Generator | Sequence[torch.Generator] | None, number: int | None
 ) -> list[torch.Generator]:
@@ -34,8 +40,7 @@ def make_generators(
         InvalidInputError: these are not a seed or generators.
     """
     if generator is None:
-        if not isinstance(seed, Integral) or not 0 <= seed < 2**63:
-            raise InvalidInputError(f"The seed must be a whole number from 0 to 2^63 - 1, not {seed!r}.")
+        check_seed(seed)
         return [torch.Generator().manual_seed(int(seed)) for _ in range(number or 1)]
     given = list(generator) if isinstance(generator, (list, tuple)) else [generator]
     if not all(isinstance(single, torch.Generator) for single in given):
