@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 OUTPUT_TYPES = ("pil", "numpy", "torch")
 
+# The parts of the network in the order in which a region goes through them: `encoder` gives global codes and
+# credibility, `decoder` local codes and the coarse picture, `refiner` the refined one and the composite.
+STEP_PARTS = ("encoder", "decoder", "refiner")
+
 # A fill from a reduced scale is refined in tiles of this side, of which so much overlaps the next.
 _TILE, _OVERLAP = 512, 96
 # It is refined so near to the known pixels; deeper in, over as many pixels again, less and less: there the refiner,
@@ -69,7 +73,7 @@ class WorkedCrop:
     box: tuple[int, int, int, int]  # left, top, right, bottom in the photograph, as Pillow gives boxes
     working_size: tuple[int, int]  # height and width inside the network, padding left out
     global_codes: np.ndarray  # (ceil(h / 8), ceil(w / 8)) int64
-    local_codes: np.ndarray  # (ceil(h / 4), ceil(w / 4)) int64
+    local_codes: np.ndarray | None  # (ceil(h / 4), ceil(w / 4)) int64; None only in a `FillStep` before the decoder
     credibility: np.ndarray  # (ceil(h / 8), ceil(w / 8)) float32 in [0, 1], 1 = credible
 
 
@@ -132,12 +136,41 @@ class InpaintResult:
 
     images: list[Any]  # as many as asked for; PIL images of size and mode of the input, or as `output_type` says
     stages: dict[str, Any]  # damaged, coarse, refined, composite (PIL); global_codes, local_codes, credibility (arrays)
-    crops: list[WorkedCrop]  # every region that was worked; the arrays in `stages` are those of the largest hole's
+    crops: list[WorkedCrop]  # every region that was worked
+    main_crop: WorkedCrop | None  # that of the largest hole, whose arrays are in `stages`
 
     @property
     def image(self) -> Any:
         """The first result."""
         return self.images[0]
+
+
+@dataclass
+class FillStep:
+    """A step of a fill: one part of the network is done with one region."""
+
+    part: str  # of `STEP_PARTS`
+    done: int  # steps so far
+    total: int
+    _job: _Job = field(repr=False)
+    _options: FillOptions = field(repr=False)
+
+    def result(self) -> InpaintResult:
+        """What there is by now: of `stages` those that are computed, of `images` those that are finished.
+
+        To be asked for before the next step is taken.
+        """
+        return _result(self._job, self._options)
+
+
+@dataclass
+class _Maps:
+    """What the VQ stage made of a region."""
+
+    global_codes: np.ndarray
+    credibility: np.ndarray
+    local_codes: np.ndarray | None = None  # once they are decoded
+    coarse: np.ndarray | None = None  # (h, w, 3) uint8 in the photograph's scale
 
 
 @dataclass
@@ -151,8 +184,7 @@ class _Job:
     opaque: bool
     regions: list[Region]
     filled: list[list[tuple[Region, torch.Tensor]]] = field(default_factory=list)  # by result: refined (3, h, w)
-    coarse: list[tuple[Region, np.ndarray]] = field(default_factory=list)  # of the first result, (h, w, 3) uint8
-    crops: list[WorkedCrop] = field(default_factory=list)
+    maps: list[_Maps] = field(default_factory=list)  # of the first result, by region
 
     def window(self, region: Region) -> tuple[torch.Tensor, torch.Tensor]:
         """The photograph (1, 3, h, w) of a region, and what is known of it (1, 1, h, w)."""
@@ -209,22 +241,46 @@ def fill(
 
     Regions of one size are worked `batch_size` at a time, over all photographs.
     """
-    jobs = []
-    for photograph, mask, generator, is_opaque in zip(photographs, masks, generators, opaque, strict=True):
-        missing = grow(mask, options.dilate + options.feather)
-        regions = plan(missing, options.strategy, options.working_size)
-        results = [[] for _ in range(options.num_results)]
-        jobs.append(_Job(photograph, mask, missing, generator, is_opaque, regions, results))
+    jobs = [_job(*given, options) for given in zip(photographs, masks, generators, opaque, strict=True)]
     total = options.num_results * sum(len(job.regions) for job in jobs)
     done = 0
     # The n-th regions of all photographs together: those of one photograph build on each other.
     for wave in zip_longest(*([(job, region) for region in job.regions] for job in jobs)):
         for batch in _batches([work for work in wave if work is not None], options.batch_size):
-            for _ in _work(model, batch, options):
+            for part in _work(model, batch, options):
+                if part != "refiner":
+                    continue
                 done += len(batch)
                 if callback is not None and callback(done, total) is False:
                     raise Cancelled(f"Stopped after {done} of {total} steps, as the callback asked.")
     return [_result(job, options) for job in jobs]
+
+
+@torch.no_grad()
+def fill_steps(
+    model: HVQInpainter,
+    photograph: Photograph,
+    mask: np.ndarray,
+    generator: torch.Generator,
+    options: FillOptions,
+    opaque: bool,
+) -> Iterator[FillStep]:
+    """`fill` of one photograph, step by step: the last step's result is that of `fill`."""
+    job = _job(photograph, mask, generator, opaque, options)
+    total = len(job.regions) * (1 + 2 * options.num_results)
+    done = 0
+    for region in job.regions:
+        for part in _work(model, [(job, region)], options):
+            done += 1
+            yield FillStep(part, done, total, job, options)
+
+
+def _job(
+    photograph: Photograph, mask: np.ndarray, generator: torch.Generator, opaque: bool, options: FillOptions
+) -> _Job:
+    missing = grow(mask, options.dilate + options.feather)
+    regions = plan(missing, options.strategy, options.working_size)
+    return _Job(photograph, mask, missing, generator, opaque, regions, [[] for _ in range(options.num_results)])
 
 
 def _batches(works: list[tuple[_Job, Region]], batch_size: int) -> Iterator[list[tuple[_Job, Region]]]:
@@ -238,8 +294,11 @@ def _batches(works: list[tuple[_Job, Region]], batch_size: int) -> Iterator[list
             yield alike[start : start + batch_size]
 
 
-def _work(model: HVQInpainter, batch: list[tuple[_Job, Region]], options: FillOptions) -> Iterator[None]:
-    """One region of each of some photographs; yields after each result. The encoder runs once for all results."""
+def _work(model: HVQInpainter, batch: list[tuple[_Job, Region]], options: FillOptions) -> Iterator[str]:
+    """One region of each of some photographs; yields the part of the network that is done.
+
+    The encoder runs once for all results, decoder and refiner for each.
+    """
     device = model.vqvae.global_quantizer.codebook.device
 
     def brought_to_scale(windows: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -255,6 +314,12 @@ def _work(model: HVQInpainter, batch: list[tuple[_Job, Region]], options: FillOp
         encoded = model.encode(*scaled)
     quantiles = model.credibility_map.quantiles  # of the distances of intact images to their codes
     credibility = model.credibility_map(encoded.global_latents, model.vqvae.global_quantizer.codebook)
+    for index, (job, region) in enumerate(batch):
+        global_codes, credible = (
+            _without_padding(maps[index], region) for maps in (encoded.global_codes, credibility[:, 0])
+        )
+        job.maps.append(_Maps(global_codes, credible))
+    yield "encoder"
     for number in range(options.num_results):
         windows = [job.window_so_far(region, number) for job, region in batch]
         with running_in(options.precision, device):  # not around the yield: what the caller does is not ours
@@ -273,6 +338,12 @@ def _work(model: HVQInpainter, batch: list[tuple[_Job, Region]], options: FillOp
                     [job.generator for job, _ in batch],
                 )
             coarse = coarse.float().clamp(0, 1)
+        if number == 0:
+            for index, (job, region) in enumerate(batch):
+                job.maps[-1].local_codes = _without_padding(local_codes[index], region)
+                job.maps[-1].coarse = to_pixels(_to_photograph_scale(coarse[index : index + 1], region)[0])
+        yield "decoder"
+        with running_in(options.precision, device):
             refined = model.refine(coarse, *brought_to_scale(windows)).clamp(0, 1)
             wholes = [_to_photograph_scale(refined[i : i + 1], region) for i, (_, region) in enumerate(batch)]
             for index, ((_, region), window) in enumerate(zip(batch, windows, strict=True)):
@@ -280,11 +351,7 @@ def _work(model: HVQInpainter, batch: list[tuple[_Job, Region]], options: FillOp
                     wholes[index] = _refine_in_tiles(model, wholes[index], *(tensor.to(device) for tensor in window))
         for index, (job, region) in enumerate(batch):
             job.filled[number].append((region, wholes[index][0].cpu()))
-            if number == 0:
-                job.coarse.append((region, to_pixels(_to_photograph_scale(coarse[index : index + 1], region)[0])))
-                maps = (encoded.global_codes[index], local_codes[index], credibility[index, 0])
-                job.crops.append(_worked_crop(region, *maps))
-        yield
+        yield "refiner"
 
 
 def _refine_in_tiles(
@@ -343,29 +410,24 @@ def _to_photograph_scale(tensor: torch.Tensor, region: Region) -> torch.Tensor:
     return F.interpolate(tensor, region.size, mode="bicubic", align_corners=False).clamp(0, 1)
 
 
-def _worked_crop(
-    region: Region, global_codes: torch.Tensor, local_codes: torch.Tensor, credibility: torch.Tensor
-) -> WorkedCrop:
-    def without_padding(cells: torch.Tensor, pixels: int) -> np.ndarray:
-        height, width = (-(-length // pixels) for length in region.working_size)
-        return cells[:height, :width].cpu().numpy()
-
-    return WorkedCrop(
-        box=(region.left, region.top, region.right, region.bottom),
-        working_size=region.working_size,
-        global_codes=without_padding(global_codes, 8),
-        local_codes=without_padding(local_codes, 4),
-        credibility=without_padding(credibility, 8),
-    )
+def _without_padding(cells: torch.Tensor, region: Region) -> np.ndarray:
+    """A map (h, w) of the network, in cells of 8 or 4 pixels, without the cells that only padding lies in."""
+    pixels = SIZE_MULTIPLE * -(-region.working_size[0] // SIZE_MULTIPLE) // cells.shape[0]
+    height, width = (-(-length // pixels) for length in region.working_size)
+    return cells[:height, :width].cpu().numpy()
 
 
 def _result(job: _Job, options: FillOptions) -> InpaintResult:
+    """What there is by now; once all steps are done, all."""
     photograph = job.photograph
     by_result = [job.patches(number, options.dilate, options.feather) for number in range(options.num_results)]
+    finished = [
+        patches for patches, filled in zip(by_result, job.filled, strict=True) if len(filled) == len(job.regions)
+    ]
     if options.output_type == "pil":
-        images = [photograph.painted(patches, job.opaque) for patches in by_result]
+        images = [photograph.painted(patches, job.opaque) for patches in finished]
     else:
-        images = [photograph.painted_array(patches, job.opaque) for patches in by_result]
+        images = [photograph.painted_array(patches, job.opaque) for patches in finished]
         if options.output_type == "torch":
             images = [to_tensor(image)[0] if image.dtype == np.uint8 else _as_tensor(image) for image in images]
 
@@ -375,22 +437,35 @@ def _result(job: _Job, options: FillOptions) -> InpaintResult:
             pixels[region.slices] = window
         return Image.fromarray(pixels)
 
-    first = job.crops[max(range(len(job.crops)), key=lambda index: job.missing[job.regions[index].hole].sum())]
-    values = {
-        "global_codes": first.global_codes,
-        "local_codes": first.local_codes,
-        "credibility": first.credibility,
-    }
     refined = [(region, to_pixels(window)) for region, window in job.filled[0]]
-    makers = {
-        "damaged": lambda: Image.fromarray(np.where(job.missing[..., None], np.uint8(0), photograph.pixels())),
-        "coarse": lambda: whole(job.coarse),
-        "refined": lambda: whole(refined),
-        "composite": lambda: (
-            images[0] if options.output_type == "pil" else photograph.painted(by_result[0], job.opaque)
-        ),
-    }
-    return InpaintResult(images=images, stages=Stages(values, makers), crops=job.crops)
+    worked = list(zip(job.regions, job.maps, strict=False))  # the first regions; all of them in the end
+    coarse = [(region, maps.coarse) for region, maps in worked if maps.coarse is not None]
+    crops = [
+        WorkedCrop(
+            box=(region.left, region.top, region.right, region.bottom),
+            working_size=region.working_size,
+            global_codes=maps.global_codes,
+            local_codes=maps.local_codes,
+            credibility=maps.credibility,
+        )
+        for region, maps in worked
+    ]
+    values: dict[str, Any] = {}
+    makers = {"damaged": lambda: Image.fromarray(np.where(job.missing[..., None], np.uint8(0), photograph.pixels()))}
+    main_crop = None
+    if crops:
+        main_crop = crops[max(range(len(crops)), key=lambda index: job.missing[job.regions[index].hole].sum())]
+        values["global_codes"], values["credibility"] = main_crop.global_codes, main_crop.credibility
+        if main_crop.local_codes is not None:
+            values["local_codes"] = main_crop.local_codes
+    if coarse:
+        makers["coarse"] = lambda: whole(coarse)
+    if refined:
+        makers["refined"] = lambda: whole(refined)
+        makers["composite"] = lambda: (
+            images[0] if images and options.output_type == "pil" else photograph.painted(by_result[0], job.opaque)
+        )
+    return InpaintResult(images=images, stages=Stages(values, makers), crops=crops, main_crop=main_crop)
 
 
 def _as_tensor(image: np.ndarray) -> torch.Tensor:

@@ -28,7 +28,7 @@ from .config import SIZE_MULTIPLE, HVQConfig
 from .credibility import CredibilityMap
 from .encoder import EncoderB1
 from .errors import InvalidInputError
-from .filling import FillOptions, InpaintResult, fill
+from .filling import FillOptions, FillStep, InpaintResult, fill, fill_steps
 from .hole import load_mask, mask_of_alpha
 from .images import ImageLike, is_several, load_photograph
 from .losses import composite
@@ -263,8 +263,7 @@ class HVQInpainter(
             InvalidInputError: image, mask or an option can't be used; the message says why.
             Cancelled: the callback said so.
         """
-        if self.encoder_b1.norm.weight.dtype != torch.float32:
-            raise InvalidInputError("The model must be in float32; in what the networks run is said by precision.")
+        self._check_precision()
         if callback is not None and not callable(callback):
             raise InvalidInputError(f"callback must be a function, not {callback!r}.")
         options = FillOptions(num_results, strategy, working_size, dilate, feather, output_type, batch_size, precision)
@@ -287,6 +286,44 @@ class HVQInpainter(
         opaque = [single is None for single in masks]
         results = fill(self, photographs, missing, generators, options, opaque, callback)
         return results if several else results[0]
+
+    def _check_precision(self) -> None:
+        if self.encoder_b1.norm.weight.dtype != torch.float32:
+            raise InvalidInputError("The model must be in float32; in what the networks run is said by precision.")
+
+    def inpaint_steps(
+        self,
+        image: ImageLike,
+        mask: ImageLike | None = None,
+        seed: int = 0,
+        num_results: int = 1,
+        *,
+        strategy: str = "auto",
+        working_size: int = 512,
+        dilate: int = 0,
+        feather: int = 0,
+        output_type: str = "pil",
+        generator: torch.Generator | None = None,
+        precision: str = "auto",
+    ) -> Iterator[FillStep]:
+        """`inpaint` of one photograph, step by step, for those who show every stage as soon as it is computed.
+
+        Args: as for `inpaint`.
+
+        Returns:
+            An iterator of steps. Each names the `part` of the network that is done, `encoder`, `decoder` or `refiner`,
+            and its `result()` is what there is by then; the last one's is that of `inpaint`. Dropping the iterator
+            cancels the fill.
+
+        Raises:
+            InvalidInputError: image, mask or an option can't be used; at once, not at the first step.
+        """
+        self._check_precision()
+        options = FillOptions(num_results, strategy, working_size, dilate, feather, output_type, 1, precision)
+        photograph = load_photograph(image)
+        missing = mask_of_alpha(photograph) if mask is None else load_mask(mask, photograph.size)
+        (only,) = make_generators(seed, generator, None)
+        return fill_steps(self, photograph, missing, only, options, opaque=mask is None)
 
     # ---------------------------------------------------------------- files
 
