@@ -150,6 +150,7 @@ class FillStep:
     """A step of a fill: one part of the network is done with one region."""
 
     part: str  # of `STEP_PARTS`
+    number: int  # which result it belongs to, from 0; the stages are those of result 0
     done: int  # steps so far
     total: int
     _job: _Job = field(repr=False)
@@ -247,7 +248,7 @@ def fill(
     # The n-th regions of all photographs together: those of one photograph build on each other.
     for wave in zip_longest(*([(job, region) for region in job.regions] for job in jobs)):
         for batch in _batches([work for work in wave if work is not None], options.batch_size):
-            for part in _work(model, batch, options):
+            for part, _ in _work(model, batch, options):
                 if part != "refiner":
                     continue
                 done += len(batch)
@@ -270,9 +271,9 @@ def fill_steps(
     total = len(job.regions) * (1 + 2 * options.num_results)
     done = 0
     for region in job.regions:
-        for part in _work(model, [(job, region)], options):
+        for part, number in _work(model, [(job, region)], options):
             done += 1
-            yield FillStep(part, done, total, job, options)
+            yield FillStep(part, number, done, total, job, options)
 
 
 def _job(
@@ -294,8 +295,8 @@ def _batches(works: list[tuple[_Job, Region]], batch_size: int) -> Iterator[list
             yield alike[start : start + batch_size]
 
 
-def _work(model: HVQInpainter, batch: list[tuple[_Job, Region]], options: FillOptions) -> Iterator[str]:
-    """One region of each of some photographs; yields the part of the network that is done.
+def _work(model: HVQInpainter, batch: list[tuple[_Job, Region]], options: FillOptions) -> Iterator[tuple[str, int]]:
+    """One region of each of some photographs; yields the part of the network that is done, and for which result.
 
     The encoder runs once for all results, decoder and refiner for each.
     """
@@ -319,7 +320,7 @@ def _work(model: HVQInpainter, batch: list[tuple[_Job, Region]], options: FillOp
             _without_padding(maps[index], region) for maps in (encoded.global_codes, credibility[:, 0])
         )
         job.maps.append(_Maps(global_codes, credible))
-    yield "encoder"
+    yield "encoder", 0
     for number in range(options.num_results):
         windows = [job.window_so_far(region, number) for job, region in batch]
         with running_in(options.precision, device):  # not around the yield: what the caller does is not ours
@@ -342,7 +343,7 @@ def _work(model: HVQInpainter, batch: list[tuple[_Job, Region]], options: FillOp
             for index, (job, region) in enumerate(batch):
                 job.maps[-1].local_codes = _without_padding(local_codes[index], region)
                 job.maps[-1].coarse = to_pixels(_to_photograph_scale(coarse[index : index + 1], region)[0])
-        yield "decoder"
+        yield "decoder", number
         with running_in(options.precision, device):
             refined = model.refine(coarse, *brought_to_scale(windows)).clamp(0, 1)
             wholes = [_to_photograph_scale(refined[i : i + 1], region) for i, (_, region) in enumerate(batch)]
@@ -351,7 +352,7 @@ def _work(model: HVQInpainter, batch: list[tuple[_Job, Region]], options: FillOp
                     wholes[index] = _refine_in_tiles(model, wholes[index], *(tensor.to(device) for tensor in window))
         for index, (job, region) in enumerate(batch):
             job.filled[number].append((region, wholes[index][0].cpu()))
-        yield "refiner"
+        yield "refiner", number
 
 
 def _refine_in_tiles(
@@ -454,7 +455,9 @@ def _result(job: _Job, options: FillOptions) -> InpaintResult:
     makers = {"damaged": lambda: Image.fromarray(np.where(job.missing[..., None], np.uint8(0), photograph.pixels()))}
     main_crop = None
     if crops:
-        main_crop = crops[max(range(len(crops)), key=lambda index: job.missing[job.regions[index].hole].sum())]
+        # Of the decoded ones if there are any: its maps then belong together.
+        candidates = range(max(1, sum(crop.local_codes is not None for crop in crops)))
+        main_crop = crops[max(candidates, key=lambda index: job.missing[job.regions[index].hole].sum())]
         values["global_codes"], values["credibility"] = main_crop.global_codes, main_crop.credibility
         if main_crop.local_codes is not None:
             values["local_codes"] = main_crop.local_codes

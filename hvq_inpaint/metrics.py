@@ -23,7 +23,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from .errors import InvalidInputError
 
-_SSIM_WINDOW = 11  # pixels
+SSIM_WINDOW = 11  # pixels
 
 INCEPTION_DIM = 2048  # of the features that FID is made of: the pool before Inception's last layer
 
@@ -66,9 +66,9 @@ def ssim(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         (B,).
     """
     _, similarity = structural_similarity_index_measure(
-        output, target, sigma=1.5, kernel_size=_SSIM_WINDOW, data_range=1.0, reduction="none", return_full_image=True
+        output, target, sigma=1.5, kernel_size=SSIM_WINDOW, data_range=1.0, reduction="none", return_full_image=True
     )
-    border = _SSIM_WINDOW // 2
+    border = SSIM_WINDOW // 2
     return similarity[..., border:-border, border:-border].mean(dim=(1, 2, 3))
 
 

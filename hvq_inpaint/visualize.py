@@ -17,6 +17,9 @@ from .errors import InvalidInputError
 # Longest side of a picture made from a code map or a credibility map, which are 8 or 4 times smaller than their image.
 LONGEST_SIDE = 512
 
+# The difference, in grey levels, that is brightest in a picture of errors.
+MOST_ERROR = 64
+
 # The intermediates of `InpaintResult.stages`, in the order of the pipeline.
 STAGE_NAMES = ("damaged", "global_codes", "local_codes", "credibility", "coarse", "refined", "composite")
 
@@ -154,8 +157,42 @@ def credibility_colours(credibility: np.ndarray) -> np.ndarray:
         raise InvalidInputError(
             f"Credibility must lie in [0, 1], not in [{credibility.min():g}, {credibility.max():g}]."
         )
+    return _on_ramp(credibility)
+
+
+def ramp() -> list[tuple[int, int, int]]:
+    """The colours of the ramp at equal steps, from 0 to 1, for a legend."""
+    return [tuple(int(value) for value in colour) for colour in _RAMP]
+
+
+def _on_ramp(values: np.ndarray) -> np.ndarray:
+    """Values in [0, 1] as (..., 3) uint8 RGB."""
     steps = np.linspace(0, 1, len(_RAMP))
-    return np.stack([np.interp(credibility, steps, channel) for channel in _RAMP.T], axis=-1).round().astype(np.uint8)
+    return np.stack([np.interp(values, steps, channel) for channel in _RAMP.T], axis=-1).round().astype(np.uint8)
+
+
+def error_picture(output: np.ndarray, original: np.ndarray, most: int = MOST_ERROR) -> Image.Image:
+    """Where and by how much two pictures differ: dark violet where they are equal, bright yellow from `most` on.
+
+    Args:
+        output, original: (H, W, 3) uint8 RGB.
+        most: a difference in grey levels, mean over the three channels.
+
+    Returns:
+        An RGB picture of the same size.
+
+    Raises:
+        InvalidInputError: the two are not of one size.
+    """
+    if output.shape != original.shape:
+        raise InvalidInputError(f"Pictures of {output.shape} and {original.shape} can't be compared.")
+    rows = max(1, 2**22 // output.shape[1])  # a large photograph takes no copy as floats
+    strips = []
+    for top in range(0, len(output), rows):
+        here = slice(top, top + rows)
+        difference = np.abs(output[here].astype(np.float32) - original[here]).mean(axis=2)
+        strips.append(_on_ramp((difference / most).clip(max=1)))
+    return Image.fromarray(np.concatenate(strips))
 
 
 def credibility_picture(

@@ -50,7 +50,7 @@ def test_the_stages_come_in_the_order_of_the_pipeline(model: HVQInpainter, pixel
 def test_the_last_step_has_what_inpaint_gives(
     model: HVQInpainter, pixels: np.ndarray, mask: np.ndarray, output_type: str
 ) -> None:
-    options = dict(seed=3, num_results=2, strategy="crop", working_size=64, dilate=1, feather=2)
+    options = {"seed": 3, "num_results": 2, "strategy": "crop", "working_size": 64, "dilate": 1, "feather": 2}
     whole = model.inpaint(pixels, mask, output_type=output_type, **options)
     steps = steps_of(model, pixels, mask, output_type=output_type, **options)
     last = steps[-1][1]

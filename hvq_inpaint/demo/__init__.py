@@ -1,0 +1,12 @@
+"""The page in the browser: paint over part of a photograph, have it filled, see every stage of how.
+
+Read in this order: `limits`, what a visitor may ask for; `photographs`, what the browser sends and gets; `stages`,
+every stage as a picture with a sentence and figures; `fills`, the models and their work, step by step; `history`, the
+versions of a photograph that is filled again and again; `page`, what is where and what a click does. Importing it
+needs Gradio, which the rest of the package does not.
+"""
+
+from .limits import Limits
+from .page import build, launch
+
+__all__ = ["Limits", "build", "launch"]

@@ -1,0 +1,157 @@
+"""What programs call: the endpoints `/inpaint` and `/damage`, whose controls are on no page."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from ..errors import InvalidInputError
+from ..hole import load_mask, mask_of_alpha
+from ..images import Photograph, load_photograph
+from ..masks import MASK_KINDS, make_mask
+from .fills import Filler, Options, Progress, hole_of
+from .layout import chosen_options, option_controls, whole_seed
+from .limits import LARGEST_SEED
+from .photographs import check_photograph_file, checked_first, refusal, refuse_unless, save_results
+from .stages import STAGES, error_of, measured, stage_picture
+
+
+def add_api(filler: Filler, run: Callable[..., Iterator[Progress]]) -> None:
+    """The endpoints `/inpaint` and `/damage`, whose controls are on no page."""
+    image = gr.File(label="image", visible=False)
+    mask = gr.File(label="mask", visible=False)
+    options = option_controls(filler, visible=False)
+    compare = gr.Checkbox(False, label="compare", visible=False)
+    images = gr.File(label="results", file_count="multiple", visible=False)
+    stages = gr.Gallery(label="stages", format="png", visible=False)
+    report = gr.JSON(label="report", visible=False)
+
+    def check(file: Any) -> None:
+        refuse_unless(file, partial(check_photograph_file, limits=filler.limits))
+
+    for component in (image, mask):
+        checked_first(component, check)
+
+    def inpaint(
+        image: str,
+        mask: str | None,
+        model: str,
+        num_results: int,
+        seed: int,
+        dilate: int,
+        feather: int,
+        strategy: str,
+        compare: bool,
+    ) -> Iterator[tuple[Any, ...]]:
+        """Fill the masked part of a photograph.
+
+        Args:
+            image: the photograph, any size; known pixels come back bit for bit, with its alpha, ICC profile and EXIF.
+            mask: a picture of the photograph's size, white = fill; without one, what is transparent is filled.
+            model: one of the models that the page offers.
+            num_results: how many different fills, 1 to 4; the first is the most probable one.
+            seed: another seed gives other fills after the first.
+            dilate: pixels by which the mask grows, 0 to 64.
+            feather: further pixels over which the fill fades into the photograph, 0 to 64.
+            strategy: auto, original, resize or crop.
+            compare: the photograph is intact under the mask: report PSNR, SSIM and L1 of each stage.
+
+        Returns:
+            results: files without loss, PNG unless the photograph is CMYK; stages: pictures with their names; report: \
+seconds, width, height, share of the photograph that was filled, codes in use and, to compare, figures by stage.
+        """
+        try:
+            chosen = chosen_options((model, num_results, seed, dilate, feather, strategy))
+            photograph = _given(image)
+            height, width = photograph.size
+            filler.limits.check_strategy(strategy, width, height)
+            missing = None if mask is None else load_mask(mask, photograph.size)
+            *_, last = run(photograph.image, missing, chosen)
+            hole = hole_of(mask_of_alpha(photograph) if missing is None else missing, chosen)
+            with tempfile.TemporaryDirectory() as folder:
+                yield _answer(last, photograph.pixels(), chosen, filler, compare, hole, image, Path(folder))
+        except InvalidInputError as error:
+            raise refusal(error) from None
+
+    def damage(image: str, kind: str, ratio: float, seed: int) -> Iterator[str]:
+        """Make a mask that damages a photograph.
+
+        Args:
+            image: the photograph, of which only the size counts.
+            kind: random_walk (the paper's), brush or box.
+            ratio: share of the photograph that goes missing, 0.01 to 0.9.
+            seed: another seed damages other places.
+
+        Returns:
+            a PNG of the photograph's size, white where it is damaged.
+        """
+        try:
+            height, width = _given(image).size
+            mask = make_mask(kind, height, width, ratio, whole_seed(seed))
+        except InvalidInputError as error:
+            raise refusal(error) from None
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "mask.png"
+            Image.fromarray(mask).save(path)
+            yield str(path)
+
+    trigger = gr.Button("inpaint", visible=False)
+    trigger.click(
+        inpaint,
+        [image, mask, *options, compare],
+        [images, stages, report],
+        api_name="inpaint",
+        concurrency_id="model",
+        concurrency_limit=1,
+    )
+    kind = gr.Dropdown(list(MASK_KINDS), value=MASK_KINDS[0], label="kind", visible=False)
+    ratio = gr.Slider(0.01, 0.9, value=0.2, label="ratio", visible=False)
+    seed = gr.Number(0, minimum=0, maximum=LARGEST_SEED, precision=0, label="seed", visible=False)
+    made = gr.File(label="mask", visible=False)
+    trigger = gr.Button("damage", visible=False)
+    trigger.click(damage, [image, kind, ratio, seed], made, api_name="damage")
+
+
+def _given(image: str | None) -> Photograph:
+    """The photograph of a file that the API was given."""
+    if image is None:
+        raise InvalidInputError("There is no photograph: send one as image.")
+    return load_photograph(image)
+
+
+def _answer(
+    last: Progress,
+    original: np.ndarray,
+    options: Options,
+    filler: Filler,
+    compare: bool,
+    missing: np.ndarray,
+    name: str,
+    folder: Path,
+) -> tuple[Any, ...]:
+    """What the endpoint `/inpaint` returns."""
+    result, num_codes = last.result, filler.num_codes(options.model)
+    pictures = [
+        (stage_picture(stage.name, result, num_codes), stage.name) for stage in STAGES if stage.name in result.stages
+    ]
+    height, width = original.shape[:2]
+    report = {
+        "seconds": round(last.seconds, 2),
+        "width": width,
+        "height": height,
+        "filled": round(float(missing.mean()), 4),
+        "global_codes_in_use": len(np.unique(result.stages["global_codes"])),
+        "local_codes_in_use": len(np.unique(result.stages["local_codes"])),
+    }
+    if compare:
+        report["figures"] = {stage: asdict(figures) for stage, figures in measured(result, original, missing).items()}
+        pictures.append((error_of(result, original), "error"))
+    return save_results(result.images, Path(name).name, folder), pictures, report

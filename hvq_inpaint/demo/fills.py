@@ -1,0 +1,109 @@
+"""The models of a page, shared by all visitors, and a fill by one of them, step by step and within limits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..errors import InvalidInputError
+from ..filling import InpaintResult
+from ..hole import grow
+from ..inpainter import HVQInpainter
+from .limits import Limits
+from .stages import STAGES_OF_PART
+
+# A fill of many parts is shown again only after so many seconds: pictures of large photographs take time too.
+_SHOWN_EVERY = 0.5
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a photograph is to be filled; `HVQInpainter.inpaint` says what each means."""
+
+    model: str  # one of the names that the operator gave
+    num_results: int = 1
+    seed: int = 0
+    dilate: int = 0
+    feather: int = 0
+    strategy: str = "auto"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What there is of a fill by now."""
+
+    done: int  # steps
+    total: int
+    seconds: float  # since the fill began
+    changed: tuple[str, ...]  # stages that are new, or new in part
+    result: InpaintResult
+
+    @property
+    def finished(self) -> bool:
+        return self.done == self.total
+
+
+@dataclass(frozen=True)
+class Filler:
+    """Models by the names that visitors choose from."""
+
+    models: Mapping[str, HVQInpainter]
+    limits: Limits = field(default_factory=Limits)
+
+    def num_codes(self, model: str) -> int:
+        """K, the size of its codebooks."""
+        return self._model(model).config.num_codes
+
+    def run(self, photograph: Image.Image | str, mask: Any, options: Options) -> Iterator[Progress]:
+        """Fill `mask` of a photograph; the last progress is finished. Dropping the iterator cancels the fill.
+
+        Args:
+            photograph: an image, or the path of one, of any size and mode.
+            mask: as for `inpaint`, or None: what is transparent.
+
+        Raises:
+            InvalidInputError: the photograph or an option can't be used, or the fill took longer than is allowed.
+        """
+        start = time.monotonic()
+        model = self._model(options.model)
+        steps = model.inpaint_steps(
+            photograph,
+            mask,
+            options.seed,
+            options.num_results,
+            strategy=options.strategy,
+            dilate=options.dilate,
+            feather=options.feather,
+        )
+        changed: set[str] = set()
+        shown_at = None
+        for step in steps:
+            if step.number == 0:
+                changed.update(STAGES_OF_PART[step.part])
+                if step.part == "decoder":  # of a larger hole than before, whose maps are shown from now on
+                    changed.update(STAGES_OF_PART["encoder"])
+            now = time.monotonic()
+            finished = step.done == step.total
+            if not finished and now - start > self.limits.seconds:
+                raise InvalidInputError(
+                    f"The fill was stopped after {self.limits.seconds:g} seconds, the limit of this page: mark less, "
+                    "ask for fewer results, or take a smaller photograph."
+                )
+            if finished or (changed and (shown_at is None or step.total <= 9 or now - shown_at > _SHOWN_EVERY)):
+                yield Progress(step.done, step.total, now - start, tuple(sorted(changed)), step.result())
+                changed, shown_at = set(), time.monotonic()
+
+    def _model(self, name: str) -> HVQInpainter:
+        if name not in self.models:
+            raise InvalidInputError(f"There is no model {name!r} here; choose one of {', '.join(self.models)}.")
+        return self.models[name]
+
+
+def hole_of(mask: np.ndarray, options: Options) -> np.ndarray:
+    """The pixels that a fill replaces: `mask` (H, W), grown as the options say."""
+    return grow(mask, options.dilate + options.feather)

@@ -1,0 +1,192 @@
+"""What the browser sends and gets: photographs, strokes and masks as the editor holds them, and files to download."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from gradio.components import Component
+from gradio.components.image_editor import EditorData
+from gradio.data_classes import FileData
+from PIL import Image, ImageOps
+
+from ..errors import InvalidInputError
+from ..files import SAVE_OPTIONS, check_format, lossless_suffix, save_image
+from ..hole import load_mask
+from ..images import GREY_16_MODES, load_photograph, open_image
+from .limits import Limits
+
+STROKE_COLOUR, STROKE_OPACITY = (255, 61, 129), 0.7
+
+NAMELESS = "photograph.png"  # what a photograph is called that came without a name
+
+_NOTHING_MARKED = "The mask is empty: paint over what is to be filled, add a mask image, or let the page damage it."
+
+
+def marked(editor: dict[str, Any] | None, mask_image: Image.Image | None) -> tuple[Image.Image, np.ndarray]:
+    """The photograph of an editor, upright, and what is to be filled of it.
+
+    Args:
+        editor: value of an `ImageEditor` of type "pil" and mode RGBA. Whatever its layers cover at all is to be filled.
+        mask_image: a ready mask, white = repaint, or None; it is added to the strokes.
+
+    Returns:
+        An image of mode L, RGB or RGBA, and bool (H, W), True = repaint.
+
+    Raises:
+        InvalidInputError: there is no photograph, nothing is marked, or a mask is of another size.
+    """
+    photograph = photograph_of(editor)
+    size = photograph.height, photograph.width
+    # From a browser there is always a layer, which may be blank; a caller of the API may send none.
+    strokes = [np.asarray(layer.getchannel("A")) > 0 for layer in editor["layers"]]
+    masks = [load_mask(stroke, size) for stroke in strokes if stroke.any()]
+    if mask_image is not None:
+        masks.append(load_mask(mask_image, size))
+    if not masks:
+        raise InvalidInputError(_NOTHING_MARKED)
+    return photograph, np.any(masks, axis=0)
+
+
+def photograph_of(editor: dict[str, Any] | None) -> Image.Image:
+    """The photograph of an editor, upright, as an image of mode L, RGB or RGBA.
+
+    Raises:
+        InvalidInputError: there is none.
+    """
+    if editor is None or editor["background"] is None:
+        raise InvalidInputError("There is no photograph yet: upload one and paint over what is to be filled.")
+    return _plainest_mode(ImageOps.exif_transpose(editor["background"]))
+
+
+def _plainest_mode(image: Image.Image) -> Image.Image:
+    """An RGBA image as L or RGB if that holds the same pixels: the editor makes every photograph RGBA.
+
+    A black and white photograph is filled in black and white, and an opaque one gives an opaque file.
+    """
+    if image.getchannel("A").getextrema() != (255, 255):
+        return image
+    red, green, blue, _ = image.split()
+    grey = np.array_equal(red, green) and np.array_equal(green, blue)
+    return image.convert("RGB").convert("L") if grey else image.convert("RGB")
+
+
+def editor_value(photograph: Image.Image | str, mask: np.ndarray | None = None) -> dict[str, Any]:
+    """What to give the editor: a photograph, and strokes over `mask` (H, W), True = repaint, which can be erased."""
+    layers = [] if mask is None else [strokes_over(mask)]
+    return {"background": photograph, "layers": layers, "composite": None}
+
+
+def strokes_over(mask: np.ndarray) -> Image.Image:
+    """A layer of the editor, RGBA, painted where `mask` (H, W) is True."""
+    stroke = np.array([*STROKE_COLOUR, round(STROKE_OPACITY * 255)], dtype=np.uint8)
+    return Image.fromarray(np.where(mask[..., None], stroke, np.uint8(0)))
+
+
+# ---------------------------------------------------------------- uploads
+
+
+def checked_first(component: Component, check: Callable[[Any], None]) -> None:
+    """Let `check` see what was uploaded to `component` before Gradio reads it.
+
+    Gradio itself would answer an unreadable file with its internals, and turn 16-bit pixels or CMYK into something else
+    unasked. Not a subclass: Gradio takes one for a component with a front end of its own.
+    """
+    preprocess = component.preprocess
+
+    def checked(value: Any) -> Any:
+        check(value)
+        return preprocess(value)
+
+    component.preprocess = checked
+
+
+def check_editor(value: EditorData | None, limits: Limits) -> None:
+    """Refuse an editor's files that are no images, too large, or would be changed unasked."""
+    if value is None:
+        return
+
+    def read(path: str) -> None:
+        check_photograph_file(path, limits)
+        mode = load_photograph(path).mode
+        if mode == "CMYK" or mode in GREY_16_MODES:
+            raise InvalidInputError(
+                f"Images of mode {mode} can't be edited in the browser: convert it to RGB, or use the API."
+            )
+
+    refuse_unless(value.background, read)
+    for layer in value.layers or []:
+        refuse_unless(layer, lambda path: check_photograph_file(path, limits))
+
+
+def check_photograph_file(path: str, limits: Limits) -> None:
+    """Refuse a file that is no image, can't be decoded, or is too large.
+
+    Raises:
+        InvalidInputError: it is; the sentence has `path` in it.
+    """
+    try:
+        with Image.open(path) as image:  # reads no pixels yet
+            size = image.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        size = (1, 1)  # what is wrong with it is said below
+    limits.check_size(*size)
+    open_image(path)
+
+
+def refuse_unless(file: FileData | None, read: Callable[[str], object]) -> None:
+    """Refuse a file that `read` refuses, by the name that its sender knows it by.
+
+    Raises:
+        gr.Error: it does.
+    """
+    if file is None or file.path is None:
+        return
+    try:
+        read(file.path)
+    except InvalidInputError as error:
+        raise refusal(InvalidInputError(str(error).replace(file.path, file.orig_name or "The file"))) from None
+
+
+def refusal(error: InvalidInputError) -> gr.Error:
+    """What the visitor sees of an error: a toast, or in the API its message."""
+    return gr.Error(str(error), title="Nothing was filled", print_exception=False)
+
+
+# ---------------------------------------------------------------- downloads
+
+
+def own_suffix(name: str, photograph: Image.Image) -> str | None:
+    """The suffix of the format in which a photograph came, if that is another than PNG and holds the result."""
+    suffix = Path(name).suffix.lower()
+    if suffix not in SAVE_OPTIONS or suffix == ".png":
+        return None
+    try:
+        check_format(Path(name), load_photograph(photograph), Path(name))
+    except InvalidInputError:
+        return None
+    return suffix
+
+
+def filled_name(name: str, suffix: str, number: int = 1) -> str:
+    """What the filled photograph `name` is called: harmless characters only, as a visitor may send any name."""
+    stem = re.sub(r"[^\w-]+", "-", Path(name).stem).strip("-")[:60] or Path(NAMELESS).stem
+    return f"{stem}-filled{'' if number == 1 else f'-{number}'}{suffix}"
+
+
+def save_results(images: Sequence[Image.Image], name: str, folder: Path, suffix: str | None = None) -> list[str]:
+    """Write results into `folder`; their paths.
+
+    Args:
+        suffix: of the format; None: the one that keeps every pixel of such an image.
+    """
+    paths = []
+    for number, image in enumerate(images, start=1):
+        chosen = suffix or lossless_suffix(image.mode)
+        paths.append(folder / filled_name(name, chosen, number))
+        save_image(image, paths[-1], chosen)
+    return [str(path) for path in paths]
