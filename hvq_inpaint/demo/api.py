@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
@@ -20,8 +20,21 @@ from ..masks import MASK_KINDS, make_mask
 from .fills import Filler, Options, Progress, hole_of
 from .layout import chosen_options, option_controls, whole_seed
 from .limits import LARGEST_SEED
-from .photographs import check_photograph_file, checked_first, refusal, refuse_unless, save_results
+from .photographs import check_photograph_file, checked_first, refusal, refuse_unless, save_results, temporary_folder
 from .stages import STAGES, error_of, measured, stage_picture
+
+# What the page says of the endpoints under "Use via API".
+INPAINT = """Fill the masked part of a photograph. image: the photograph, of any size and mode; known pixels come back \
+bit for bit, with alpha, ICC profile and EXIF. mask: a picture of its size, white = fill; null: what is transparent \
+is filled. num_results: how many different fills; the first is the most probable one. seed: another seed gives other \
+fills after the first. dilate: pixels by which the mask grows. feather: further pixels over which the fill fades into \
+the photograph. compare: the photograph is intact under the mask, so report PSNR, SSIM and L1 of each stage. \
+Returns results: the fills as files without loss; stages: a picture of each; report: seconds, width, height, filled \
+(share of the pixels), codes in use and, to compare, the figures by stage: psnr (dB) and l1 over the missing pixels, \
+colours in [0, 1], ssim over the whole picture; null where a figure does not exist."""
+DAMAGE = """Make a mask that damages a photograph. image: the photograph, of which only the size counts. kind: \
+random_walk, as in the paper, brush or box. ratio: share of the pixels that go missing. seed: another seed damages \
+other places. Returns a PNG of the photograph's size, white where it is damaged."""
 
 
 def add_api(filler: Filler, run: Callable[..., Iterator[Progress]]) -> None:
@@ -51,23 +64,7 @@ def add_api(filler: Filler, run: Callable[..., Iterator[Progress]]) -> None:
         strategy: str,
         compare: bool,
     ) -> Iterator[tuple[Any, ...]]:
-        """Fill the masked part of a photograph.
-
-        Args:
-            image: the photograph, any size; known pixels come back bit for bit, with its alpha, ICC profile and EXIF.
-            mask: a picture of the photograph's size, white = fill; without one, what is transparent is filled.
-            model: one of the models that the page offers.
-            num_results: how many different fills, 1 to 4; the first is the most probable one.
-            seed: another seed gives other fills after the first.
-            dilate: pixels by which the mask grows, 0 to 64.
-            feather: further pixels over which the fill fades into the photograph, 0 to 64.
-            strategy: auto, original, resize or crop.
-            compare: the photograph is intact under the mask: report PSNR, SSIM and L1 of each stage.
-
-        Returns:
-            results: files without loss, PNG unless the photograph is CMYK; stages: pictures with their names; report: \
-seconds, width, height, share of the photograph that was filled, codes in use and, to compare, figures by stage.
-        """
+        """See `INPAINT`."""
         try:
             chosen = chosen_options((model, num_results, seed, dilate, feather, strategy))
             photograph = _given(image)
@@ -76,31 +73,21 @@ seconds, width, height, share of the photograph that was filled, codes in use an
             missing = None if mask is None else load_mask(mask, photograph.size)
             *_, last = run(photograph.image, missing, chosen)
             hole = hole_of(mask_of_alpha(photograph) if missing is None else missing, chosen)
-            with tempfile.TemporaryDirectory() as folder:
-                yield _answer(last, photograph.pixels(), chosen, filler, compare, hole, image, Path(folder))
+            with temporary_folder() as folder:
+                yield _answer(last, photograph.pixels(), chosen, filler, compare, hole, image, folder)
         except InvalidInputError as error:
             raise refusal(error) from None
 
     def damage(image: str, kind: str, ratio: float, seed: int) -> Iterator[str]:
-        """Make a mask that damages a photograph.
-
-        Args:
-            image: the photograph, of which only the size counts.
-            kind: random_walk (the paper's), brush or box.
-            ratio: share of the photograph that goes missing, 0.01 to 0.9.
-            seed: another seed damages other places.
-
-        Returns:
-            a PNG of the photograph's size, white where it is damaged.
-        """
+        """See `DAMAGE`."""
         try:
             height, width = _given(image).size
             mask = make_mask(kind, height, width, ratio, whole_seed(seed))
         except InvalidInputError as error:
             raise refusal(error) from None
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "mask.png"
-            Image.fromarray(mask).save(path)
+        with temporary_folder() as folder:
+            path = folder / "mask.png"
+            Image.fromarray(mask).convert("L").save(path)
             yield str(path)
 
     trigger = gr.Button("inpaint", visible=False)
@@ -109,6 +96,7 @@ seconds, width, height, share of the photograph that was filled, codes in use an
         [image, mask, *options, compare],
         [images, stages, report],
         api_name="inpaint",
+        api_description=INPAINT,
         concurrency_id="model",
         concurrency_limit=1,
     )
@@ -117,7 +105,7 @@ seconds, width, height, share of the photograph that was filled, codes in use an
     seed = gr.Number(0, minimum=0, maximum=LARGEST_SEED, precision=0, label="seed", visible=False)
     made = gr.File(label="mask", visible=False)
     trigger = gr.Button("damage", visible=False)
-    trigger.click(damage, [image, kind, ratio, seed], made, api_name="damage")
+    trigger.click(damage, [image, kind, ratio, seed], made, api_name="damage", api_description=DAMAGE)
 
 
 def _given(image: str | None) -> Photograph:
@@ -152,6 +140,14 @@ def _answer(
         "local_codes_in_use": len(np.unique(result.stages["local_codes"])),
     }
     if compare:
-        report["figures"] = {stage: asdict(figures) for stage, figures in measured(result, original, missing).items()}
+        report["figures"] = {
+            stage: {name: _for_json(value) for name, value in asdict(figures).items()}
+            for stage, figures in measured(result, original, missing).items()
+        }
         pictures.append((error_of(result, original), "error"))
     return save_results(result.images, Path(name).name, folder), pictures, report
+
+
+def _for_json(value: float | None) -> float | None:
+    """A figure; JSON has no infinity, which the PSNR of equal pictures is."""
+    return None if value is None or not math.isfinite(value) else round(value, 4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -32,6 +31,7 @@ from .photographs import (
     refusal,
     refuse_unless,
     save_results,
+    temporary_folder,
 )
 from .stages import (
     FIGURES_EXPLAINED,
@@ -151,6 +151,7 @@ def _refused(function: Callable[..., Any]) -> Callable[..., Any]:
 def _wire_input(inputs: Inputs, results: Results, visit: Visit, limits: Limits) -> None:
     """A photograph comes, is looked at, is damaged."""
     checked_first(inputs.editor, partial(check_editor, limits=limits))
+    inputs.editor.accept_blobs = None  # a way into this machine's memory that the page does not use
     checked_first(
         inputs.mask_image,
         lambda image: refuse_unless(image, partial(check_photograph_file, limits=limits)),
@@ -234,8 +235,8 @@ def _wire_fill(
                     notes["error"] = (FIGURES_EXPLAINED,)
                     shown[cards.pictures["error"]] = error_of(progress.result, original)
                 shown |= {cards.texts[stage]: card_text(_STAGE[stage], *notes[stage]) for stage in notes}
-                with tempfile.TemporaryDirectory() as folder:  # Gradio has copied what it shows when it comes back
-                    yield shown | _finished(results, photograph, progress, name, mask, Path(folder))
+                with temporary_folder() as folder:
+                    yield shown | _finished(results, photograph, progress, name, mask, folder)
         except InvalidInputError as error:
             raise refusal(error) from None
 
@@ -319,11 +320,11 @@ def _wire_results(inputs: Inputs, results: Results, visit: Visit) -> None:
         event: gr.SelectData, pictures: list[tuple[str, str]], shown: tuple[str, str], name: str
     ) -> Iterator[dict[Any, Any]]:
         path = pictures[event.index][0]
-        with tempfile.TemporaryDirectory() as folder, Image.open(path) as image:
-            (copy,) = save_results([image], name, Path(folder))
+        with temporary_folder() as folder, Image.open(path) as image:
+            (copy,) = save_results([image], name, folder)
             yield {
                 results.slider: (shown[0], path),
-                **_downloads(results, image, copy, name, Path(folder)),
+                **_downloads(results, image, copy, name, folder),
             }
 
     results.gallery.select(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -190,3 +192,13 @@ def save_results(images: Sequence[Image.Image], name: str, folder: Path, suffix:
         paths.append(folder / filled_name(name, chosen, number))
         save_image(image, paths[-1], chosen)
     return [str(path) for path in paths]
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder for files to be shown or downloaded, around the `yield` of an event that hands them to Gradio.
+
+    Gradio has copied them when it comes back to the event, or gives it up.
+    """
+    with tempfile.TemporaryDirectory(prefix="hvq-inpaint-") as folder:
+        yield Path(folder)

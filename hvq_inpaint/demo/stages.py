@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ..filling import InpaintResult
-from ..images import to_tensor
+from ..images import load_photograph, to_tensor
 from ..metrics import SSIM_WINDOW, mean_l1, psnr, ssim
 from ..visualize import MOST_ERROR, code_picture, credibility_picture, error_picture, ramp
 
@@ -124,7 +124,7 @@ def stage_picture(name: str, result: InpaintResult, num_codes: int) -> Image.Ima
     if name == "credibility":
         part = result.stages["damaged"].crop(result.main_crop.box)
         return credibility_picture(value, photograph=_reduced(part))
-    return _reduced(value)
+    return _reduced(value if value.mode in ("L", "RGB", "RGBA") else Image.fromarray(rgb(value)))
 
 
 def codes_in_use(codes: np.ndarray, num_codes: int) -> str:
@@ -168,7 +168,7 @@ def error_of(result: InpaintResult, original: np.ndarray) -> Image.Image:
 
 def rgb(image: Image.Image) -> np.ndarray:
     """(H, W, 3) uint8."""
-    return np.array(image.convert("RGB"))  # a copy: PyTorch takes no read-only ones
+    return load_photograph(image).pixels().copy()  # PyTorch takes no read-only ones
 
 
 def as_words(figures: Mapping[str, Figures]) -> dict[str, str]:
