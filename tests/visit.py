@@ -1,0 +1,186 @@
+"""A visit to the page in a real browser, for the tests of the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+# A container often has no user namespaces and little shared memory; a test machine has no graphics card and no camera,
+# and the browser itself is to reach nothing.
+CHROMIUM_OPTIONS = (
+    "--no-sandbox",
+    "--disable-dev-shm-usage",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+)
+PATIENCE = 120_000  # milliseconds to wait for anything on the page: a busy machine is slow, not wrong
+
+# True once the editor has shown the same zoom in twenty frames: it then holds still under the brush.
+_EDITOR_IS_STILL = """() => new Promise((resolve) => {
+    const zoom = () => document.querySelector("#editor .zoom-number")?.textContent;
+    let last = zoom(), same = 0;
+    const step = () => {
+        same = zoom() === last ? same + 1 : 0;
+        last = zoom();
+        if (last && same >= 20) resolve(true); else requestAnimationFrame(step);
+    };
+    requestAnimationFrame(step);
+})"""
+
+# What the editor would send, as PNG in base64: its background and its only layer.
+_EDITOR_HOLDS = """async () => {
+    const text = (blob) => new Promise((resolve) => {
+        if (!blob) return resolve(null);
+        const reader = new FileReader();
+        reader.onload = () => resolve(reader.result.split(",")[1]);
+        reader.readAsDataURL(blob);
+    });
+    const blobs = await window.editor.get_blobs();
+    return [await text(blobs.background), await text(blobs.layers[0])];
+}"""
+
+
+class Visit:
+    """A visit to the page at `address`, in a browser that can reach nothing else, and what went wrong during it."""
+
+    def __init__(self, browser: Any, address: str, width: int = 1440, theme: str = "light") -> None:
+        self.page = browser.new_page(viewport={"width": width, "height": 900}, accept_downloads=True)
+        self.page.set_default_timeout(PATIENCE)
+        self.foreign: list[str] = []
+        self.errors: list[str] = []
+        self.page.on("request", self._note_request)
+        self.page.on("response", self._note_response)
+        self.page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self._address = address
+        self.page.goto(f"{address}?__theme={theme}", wait_until="domcontentloaded")
+        self.page.locator("#editor .pixi-target canvas").wait_for(state="attached")
+        self.page.locator("#hint p").wait_for()
+
+    def _note_request(self, request: Any) -> None:
+        if not request.url.startswith((self._address, "data:", "blob:")):
+            self.foreign.append(request.url)
+
+    def _note_response(self, response: Any) -> None:
+        if response.status >= 400:
+            self.errors.append(f"{response.status} {response.url}")
+
+    def leave(self) -> None:
+        """Close the page; nothing went wrong on it and no other host was asked for anything."""
+        self.page.close()
+        assert not self.foreign and not self.errors
+
+    # ------------------------------------------------------------ in
+
+    def upload(self, path: Path) -> None:
+        self.page.locator("#editor input[type=file]").set_input_files(path)
+        self.wait_for_photograph()
+
+    def wait_for_photograph(self) -> None:
+        self.page.locator("#editor button[aria-label=Brush].highlight").wait_for()
+        self.page.locator("#editor .pixi-target.visible canvas").wait_for()
+        self.page.evaluate(_EDITOR_IS_STILL)
+
+    def drag(self, *points: tuple[float, float]) -> None:
+        """Brush or eraser through points (x, y) of the canvas, each in [0, 1]."""
+        canvas = self.page.locator("#editor .pixi-target canvas")
+        canvas.scroll_into_view_if_needed()
+        box = canvas.bounding_box()
+        places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
+        self.page.mouse.move(*places[0])
+        self.page.mouse.down()
+        for place in places[1:]:
+            self.page.mouse.move(*place, steps=6)
+        self.page.mouse.up()
+
+    def open(self, *sections: str) -> None:
+        """Unfold sections of the page."""
+        for section in sections:
+            self.page.locator(f"#{section} > button").click()
+
+    # ------------------------------------------------------------ out
+
+    def fill(self) -> None:
+        """Press Fill and wait for the result."""
+        status = self.page.locator("#status")
+        before = status.inner_text()
+        self.page.locator("#fill").click()
+        self.page.wait_for_function(
+            "before => { const now = document.querySelector('#status').innerText;"
+            " return now !== before && now.startsWith('Filled '); }",
+            arg=before,
+        )
+
+    def editor(self) -> tuple[np.ndarray, np.ndarray]:
+        """The photograph (H, W, 3) in the editor, and what is painted (H, W) bool."""
+        background, layer = (
+            np.asarray(Image.open(io.BytesIO(base64.b64decode(blob))).convert("RGBA"))
+            for blob in self.page.evaluate(_EDITOR_HOLDS)
+        )
+        return background[..., :3], layer[..., 3] > 0
+
+    def wait_for_editor(self, pixels: np.ndarray, painted: np.ndarray | None = None) -> None:
+        """Until the editor shows such a photograph and, if given, such strokes."""
+        for _ in range(200):
+            self.page.evaluate(_EDITOR_IS_STILL)
+            now = self.editor()
+            if np.array_equal(now[0], pixels) and (painted is None or np.array_equal(now[1], painted)):
+                return
+        raise AssertionError("the editor does not show the photograph")
+
+    def pictures(self, place: str) -> list[np.ndarray]:
+        """The pixels (H, W, 3) of every picture under the element `place`, as they are served."""
+        sources = [image.get_attribute("src") for image in self.page.locator(f"{place} img").all()]
+        return [
+            np.asarray(Image.open(io.BytesIO(self.page.request.get(source).body())).convert("RGB"))
+            for source in sources
+        ]
+
+    def stage(self, name: str) -> np.ndarray:
+        """The picture of a stage."""
+        (picture,) = self.pictures(f"#stage-{name}")
+        return picture
+
+    def hole(self) -> np.ndarray:
+        """What the last fill took for missing, (H, W) bool, of a photograph without black."""
+        return (self.stage("damaged") == 0).all(axis=-1)
+
+    def download(self, button: str) -> tuple[str, bytes]:
+        """The name and the contents of what a button downloads."""
+        with self.page.expect_download() as download:
+            self.page.locator(button).click()
+        return download.value.suggested_filename, Path(download.value.path()).read_bytes()
+
+    def toast(self) -> str:
+        """The sentence of the only toast, which is closed."""
+        toast = self.page.locator("[data-testid=toast-body]")
+        toast.wait_for()
+        text = toast.locator(".toast-text").inner_text()
+        toast.get_by_test_id("toast-close").click()
+        toast.wait_for(state="detached")
+        return text
+
+    def screenshot(self, name: str, folder: Path) -> None:
+        """The whole page, in `HVQ_SCREENSHOTS` if that names a folder, else in `folder`."""
+        folder = Path(os.environ.get("HVQ_SCREENSHOTS", folder))
+        folder.mkdir(parents=True, exist_ok=True)
+        for image in self.page.locator("#stages img").all():  # those below the fold are loaded when they come into view
+            image.scroll_into_view_if_needed()
+            image.evaluate("image => image.decode()")
+        self.page.evaluate("window.scrollTo(0, 0)")
+        self.page.screenshot(path=folder / f"{name}.png", full_page=True)
