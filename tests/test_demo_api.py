@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
+import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +19,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
+from hvq_inpaint import HVQInpainter
 from hvq_inpaint.demo import Limits, build, launch
 from hvq_inpaint.masks import make_mask
 from hvq_inpaint.visualize import STAGE_NAMES
@@ -30,8 +34,21 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def wait_briefly(job: Any) -> Exception | None:
+    """What went wrong with a job at once; None if nothing did."""
+    try:
+        return job.exception(timeout=5)
+    except TimeoutError:
+        return None
+
+
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+def served() -> HVQInpainter:
+    return make_model()
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory, served: HVQInpainter) -> Iterator[Client]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
         looked_up: list[object] = []
@@ -42,8 +59,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
             return resolve(host, *arguments, **options)
 
         patch.setattr(socket, "getaddrinfo", getaddrinfo)
-        limits = Limits(megapixels=0.2)
-        page = build({"first": make_model(), "second": make_model(1)}, limits)
+        limits = Limits(megapixels=0.2, queue=2)
+        page = build({"first": served, "second": make_model(1)}, limits)
         address = launch(
             page, limits, server_name="127.0.0.1", server_port=free_port(), prevent_thread_lock=True, quiet=True
         )
@@ -267,3 +284,49 @@ def test_what_a_fill_wrote_for_itself_is_gone_afterwards(
     (tmp_path / "temporary").mkdir()
     inpaint(client, photograph, mask_file)
     assert list((tmp_path / "temporary").glob("hvq-inpaint-*")) == []
+
+
+def test_a_client_that_dies_does_not_keep_others_from_being_served(
+    client: Client, photograph: Any, mask_file: Any, served: HVQInpainter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refine, begun, go_on = served.refine, threading.Event(), threading.Event()
+
+    def wait(*arguments: Any) -> Any:
+        begun.set()
+        assert go_on.wait(60)
+        return refine(*arguments)
+
+    monkeypatch.setattr(served, "refine", wait)
+    code = (
+        "import sys\nfrom gradio_client import Client, handle_file\n"
+        "address, image, mask = sys.argv[1:]\n"
+        "Client(address, verbose=False).predict(handle_file(image), handle_file(mask), api_name='/inpaint')"
+    )
+    command = [sys.executable, "-c", code, client.src, photograph["path"], mask_file["path"]]
+    dying = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        assert begun.wait(60)
+    finally:
+        dying.kill()
+        dying.wait()
+    go_on.set()
+    assert len(inpaint(client, photograph, mask_file)[0]) == 1
+
+
+def test_who_finds_the_queue_full_is_told(
+    client: Client, photograph: Any, mask_file: Any, served: HVQInpainter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refine, go_on = served.refine, threading.Event()
+
+    def wait(*arguments: Any) -> Any:
+        assert go_on.wait(60)
+        return refine(*arguments)
+
+    monkeypatch.setattr(served, "refine", wait)
+    jobs = [client.submit(photograph, mask_file, api_name="/inpaint") for _ in range(6)]
+    # One runs, two may wait: who comes after them is turned away before anything is done.
+    turned_away = [job for job in jobs if isinstance(wait_briefly(job), Exception)]
+    go_on.set()
+    assert 3 <= len(turned_away) < 6
+    assert all("queue is full" in str(job.exception()).lower() for job in turned_away)
+    assert all(len(job.result()[0]) == 1 for job in jobs if job not in turned_away)

@@ -7,13 +7,16 @@ from PIL import Image
 
 from hvq_inpaint import HVQInpainter, InvalidInputError
 from hvq_inpaint.visualize import (
+    MOST_ERROR,
     STAGE_NAMES,
     code_palette,
     code_picture,
     credibility_colours,
     credibility_picture,
+    error_picture,
     labelled_grid,
     oklab,
+    ramp,
     stage_pictures,
 )
 
@@ -147,3 +150,53 @@ def test_labelled_grid_places_pictures_under_titles() -> None:
 def test_a_grid_without_a_picture_for_each_title_is_refused(rows: dict[str, list[Image.Image]]) -> None:
     with pytest.raises(InvalidInputError, match="a picture for every title"):
         labelled_grid(rows, ["a", "b"])
+
+
+def test_ramp_is_what_credibility_is_coloured_with() -> None:
+    colours = ramp()
+    assert colours[0] == (68, 1, 84) and colours[-1] == (253, 231, 37)
+    assert np.array_equal(credibility_colours(np.linspace(0, 1, len(colours))[None])[0], colours)
+    assert all(type(value) is int for colour in colours for value in colour)  # for CSS, where np.uint8(68) is no number
+
+
+def test_error_picture_runs_from_equal_to_the_most() -> None:
+    original = np.full((2, 3, 3), 100, dtype=np.uint8)
+    output = original.copy()
+    output[0, 1] += MOST_ERROR - 1
+    output[0, 2] += MOST_ERROR
+    output[1, 0] += MOST_ERROR + 1
+    output[1, 1] = 255
+    output[1, 2] -= MOST_ERROR
+    picture = error_picture(output, original)
+    assert picture.mode == "RGB" and picture.size == (3, 2)
+    colours = np.asarray(picture)
+    darkest, brightest = ramp()[0], ramp()[-1]
+    assert np.argwhere((colours == darkest).all(axis=2)).tolist() == [[0, 0]]
+    assert np.argwhere((colours == brightest).all(axis=2)).tolist() == [[0, 2], [1, 0], [1, 1], [1, 2]]
+
+
+@pytest.mark.parametrize("most", [10, MOST_ERROR, 200])
+def test_error_picture_shows_the_mean_difference_of_the_channels(most: int) -> None:
+    output, original = make_pixels(20, 30), make_pixels(20, 30, seed=1)
+    difference = np.abs(output.astype(float) - original.astype(float)).mean(axis=2)
+    steps = np.linspace(0, most, len(ramp()))
+    expected = np.stack([np.interp(difference, steps, channel) for channel in zip(*ramp(), strict=True)], axis=-1)
+    picture = error_picture(output, original, most)
+    assert np.abs(np.asarray(picture) - expected).max() < 0.51  # rounded
+    assert np.array_equal(picture, error_picture(original, output, most))
+
+
+def test_error_picture_of_a_large_photograph_is_that_of_its_parts() -> None:
+    original = np.zeros((2100, 2048, 3), dtype=np.uint8)  # more pixels than are worked on at once
+    output = original.copy()
+    output[2000:] = make_pixels(100, 2048)
+    picture = np.asarray(error_picture(output, original))
+    assert picture.shape == original.shape
+    assert (picture[:2000] == ramp()[0]).all()
+    assert np.array_equal(picture[2000:], error_picture(output[2000:], original[2000:]))
+
+
+@pytest.mark.parametrize("shape", [(20, 31, 3), (21, 30, 3), (30, 20, 3), (1, 1, 3), (20, 30, 1)])
+def test_error_picture_refuses_pictures_of_two_sizes(shape: tuple[int, int, int]) -> None:
+    with pytest.raises(InvalidInputError, match="can't be compared"):
+        error_picture(np.zeros((20, 30, 3), dtype=np.uint8), np.zeros(shape, dtype=np.uint8))

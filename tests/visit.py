@@ -6,6 +6,7 @@ import base64
 import io
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ CHROMIUM_OPTIONS = (
     "--use-fake-ui-for-media-stream",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
-PATIENCE = 120_000  # milliseconds to wait for anything on the page: a busy machine is slow, not wrong
+PATIENCE = 60_000  # milliseconds to wait for anything on the page: a busy machine is slow, not wrong
 
 # True once the editor has shown the same zoom in twenty frames: it then holds still under the brush.
 _EDITOR_IS_STILL = """() => new Promise((resolve) => {
@@ -70,7 +71,7 @@ class Visit:
         self._address = address
         self.page.goto(f"{address}?__theme={theme}", wait_until="domcontentloaded")
         self.page.locator("#editor .pixi-target canvas").wait_for(state="attached")
-        self.page.locator("#hint p").wait_for()
+        self.page.locator("#hint[data-watching], #hint [data-watching]").wait_for()
 
     def _note_request(self, request: Any) -> None:
         if not request.url.startswith((self._address, "data:", "blob:")):
@@ -136,12 +137,21 @@ class Visit:
 
     def wait_for_editor(self, pixels: np.ndarray, painted: np.ndarray | None = None) -> None:
         """Until the editor shows such a photograph and, if given, such strokes."""
-        for _ in range(200):
+
+        def shown() -> bool:
             self.page.evaluate(_EDITOR_IS_STILL)
             now = self.editor()
-            if np.array_equal(now[0], pixels) and (painted is None or np.array_equal(now[1], painted)):
+            return np.array_equal(now[0], pixels) and (painted is None or np.array_equal(now[1], painted))
+
+        self.wait_until(shown)
+
+    def wait_until(self, true: Callable[[], bool]) -> None:
+        """Until something that can only be asked for is true."""
+        for _ in range(200):
+            if true():
                 return
-        raise AssertionError("the editor does not show the photograph")
+            self.page.wait_for_timeout(50)
+        raise AssertionError("the page does not come to show what was expected")
 
     def pictures(self, place: str) -> list[np.ndarray]:
         """The pixels (H, W, 3) of every picture under the element `place`, as they are served."""
@@ -170,7 +180,7 @@ class Visit:
         """The sentence of the only toast, which is closed."""
         toast = self.page.locator("[data-testid=toast-body]")
         toast.wait_for()
-        text = toast.locator(".toast-text").inner_text()
+        text = toast.inner_text().splitlines()[-1]
         toast.get_by_test_id("toast-close").click()
         toast.wait_for(state="detached")
         return text

@@ -84,7 +84,8 @@ class Inputs:
             layers=False,
             transforms=(),
             fixed_canvas=False,  # a fixed canvas resamples the photograph
-            canvas_size=(560, 420),
+            # Of the empty editor. Strokes that are given to it for a smaller photograph than this would be misplaced.
+            canvas_size=(32, 32),
         )
         gate = gr.HTML(
             f"Up to {limits.megapixels:g} megapixels. JPEG, PNG, WebP and whatever else your browser shows.",

@@ -127,3 +127,5 @@ document.addEventListener(
   },
   true,
 );
+
+element.dataset.watching = "editor"; // from here on nothing passes unseen

@@ -132,8 +132,8 @@ def _theme() -> gr.themes.Base:
 
 
 def _private(**options: Any) -> dict[str, Any]:
-    """For events of the page alone, which are quick and wait for no fill."""
-    return {"api_visibility": "private", "show_progress": "hidden", "queue": False, **options}
+    """For events of the page alone. Those that may refuse have to be queued, as only a queued one brings a toast."""
+    return {"api_visibility": "private", "show_progress": "hidden", **options}
 
 
 def _refused(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -173,9 +173,11 @@ def _wire_input(inputs: Inputs, results: Results, visit: Visit, limits: Limits) 
     inputs.gate.stop(refuse, None, None, **_private())
     history_shown = [visit.history, results.versions, results.undo, results.redo]
     new = [inputs.compare, *history_shown]
-    inputs.gate.upload(renamed, None, visit.name, **_private()).then(as_new, None, new, **_private())
-    inputs.examples.select(example, None, [inputs.editor, visit.name, *new], **_private())
-    inputs.editor.clear(as_new, None, new, **_private())
+    inputs.gate.upload(renamed, None, visit.name, **_private(queue=False)).then(
+        as_new, None, new, **_private(queue=False)
+    )
+    inputs.examples.select(example, None, [inputs.editor, visit.name, *new], **_private(queue=False))
+    inputs.editor.clear(as_new, None, new, **_private(queue=False))
 
     def damage(editor: dict[str, Any] | None, kind: str, ratio: float, seed: int | None) -> tuple[Any, ...]:
         photograph = photograph_of(editor)
@@ -240,8 +242,12 @@ def _wire_fill(
         except InvalidInputError as error:
             raise refusal(error) from None
 
-    inputs.fill.click(lambda: gr.Button(interactive=True), None, inputs.cancel, **_private())
-    filling = inputs.fill.click(
+    def buttons(running: bool) -> tuple[gr.Button, gr.Button]:
+        return gr.Button(interactive=not running), gr.Button(interactive=running)
+
+    both = [inputs.fill, inputs.cancel]
+    started = inputs.fill.click(lambda: buttons(True), None, both, **_private(queue=False))
+    filling = started.then(
         fill,
         [inputs.editor, inputs.mask_image, inputs.compare, visit.name, *inputs.options],
         [
@@ -259,13 +265,14 @@ def _wire_fill(
         concurrency_limit=1,
         show_progress_on=results.slider,  # a refusal must not cover all that is there from before
     )
-    filling.then(lambda: gr.Button(interactive=False), None, inputs.cancel, **_private())
+    for ended in (filling.success, filling.failure):
+        ended(lambda: buttons(False), None, both, **_private(queue=False))
     inputs.cancel.click(
-        lambda: (gr.Button(interactive=False), "Cancelled."),
+        lambda: (*buttons(False), "Cancelled."),
         None,
-        [inputs.cancel, results.status],
+        [*both, results.status],
         cancels=filling,
-        **_private(),
+        **_private(queue=False),
     )
 
 
@@ -331,7 +338,7 @@ def _wire_results(inputs: Inputs, results: Results, visit: Visit) -> None:
         choose,
         [results.gallery, results.slider, visit.name],
         [results.slider, results.png, results.own],
-        **_private(queue=True),
+        **_private(),
     )
 
     history_shown = [visit.history, results.versions, results.undo, results.redo]
