@@ -42,7 +42,7 @@ def address(tmp_path_factory: pytest.TempPathFactory, model: Any) -> Iterator[st
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        limits = Limits(megapixels=1)
+        limits = Limits(megapixels=3)  # the test camera has 2.8
         page = build(model, limits)
         yield launch(page, limits, server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True)
         page.close()
@@ -298,15 +298,15 @@ def test_what_the_editor_can_not_take_is_said_in_a_toast_and_changes_nothing(
     _, painted = visit.editor()
     (tmp_path / "notes.txt").write_text("not a picture")
     (tmp_path / "words.png").write_text("not a picture")
-    Image.fromarray(make_pixels(900, 1200)).save(tmp_path / "poster.png")
+    Image.new("RGB", (2000, 1600)).save(tmp_path / "poster.png")
     Image.fromarray(make_pixels(200, 200)).save(tmp_path / "whole.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:60000])
-    (tmp_path / "heavy.png").write_bytes((tmp_path / "whole.png").read_bytes() + bytes(6_000_000))
+    (tmp_path / "heavy.png").write_bytes((tmp_path / "whole.png").read_bytes() + bytes(14_000_000))
     for name, sentence in (
         ("notes.txt", "notes.txt is not an image that this browser can show: use JPEG, PNG or WebP."),
         ("words.png", "words.png is not an image that this browser can show: use JPEG, PNG or WebP."),
-        ("poster.png", "poster.png has 1.1 megapixels, and this page takes up to 1: reduce it"),
-        ("heavy.png", "heavy.png has 6 megabytes, and this page takes up to 5: save it smaller."),
+        ("poster.png", "poster.png has 3.2 megapixels, and this page takes up to 3: reduce it"),
+        ("heavy.png", "heavy.png has 14 megabytes, and this page takes up to 13: save it smaller."),
     ):
         visit.page.locator("#editor input[type=file]").set_input_files(tmp_path / name)
         assert visit.toast().startswith(sentence)

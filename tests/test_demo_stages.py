@@ -12,6 +12,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from hvq_inpaint import HVQInpainter, InpaintResult
 from hvq_inpaint.demo.stages import (
+    FIGURES_EXPLAINED,
     LONGEST_SIDE,
     MEASURED,
     STAGES,
@@ -25,6 +26,7 @@ from hvq_inpaint.demo.stages import (
     stage_picture,
 )
 from hvq_inpaint.filling import STEP_PARTS
+from hvq_inpaint.metrics import SSIM_WINDOW
 from hvq_inpaint.visualize import STAGE_NAMES, code_picture, ramp
 
 NUM_CODES = 32
@@ -139,6 +141,10 @@ def test_figures_are_those_of_scikit_image(result: InpaintResult, pixels: np.nda
         # scikit-image leaves out the windows that reach over the border, and so does this one.
         assert figure.ssim == pytest.approx(similarity, abs=1e-4)
         assert as_words(figures)[name] == f"PSNR {figure.psnr:.2f} dB, SSIM {figure.ssim:.3f}, L1 {figure.l1:.4f}"
+
+
+def test_the_settings_of_the_figures_are_said() -> None:
+    assert f"window of {SSIM_WINDOW} pixels, sigma 1.5" in FIGURES_EXPLAINED
 
 
 def test_ssim_in_strips_is_that_of_the_whole(pixels: np.ndarray) -> None:

@@ -30,9 +30,14 @@ def test_the_wheel_carries_command_templates_and_types(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
-    assert {"hvq_inpaint/py.typed", "hvq_inpaint/templates/model_card.md", "hvq_inpaint/training/trainer.py"} <= set(
-        names
-    )
+    assert {
+        "hvq_inpaint/py.typed",
+        "hvq_inpaint/templates/model_card.md",
+        "hvq_inpaint/training/trainer.py",
+        "hvq_inpaint/demo/page.css",
+        "hvq_inpaint/demo/page.js",
+        "hvq_inpaint/demo/examples/coffee.jpg",
+    } <= set(names)
     entry_points = next(name for name in names if name.endswith("entry_points.txt"))
     assert (
         "hvq-inpaint = hvq_inpaint.__main__:main"
@@ -44,6 +49,13 @@ def test_the_wheel_carries_command_templates_and_types(tmp_path):
 def test_importing_needs_neither_gradio_nor_what_only_training_needs():
     unneeded = ["gradio", "torchvision", "datasets", "lpips", "accelerate", "cv2"]
     code = f"import sys, hvq_inpaint; print([name for name in {unneeded} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_page_is_up_without_what_only_its_figures_need():
+    unneeded = ["torchmetrics", "torchvision", "datasets", "lpips", "accelerate", "cv2"]
+    code = f"import sys, app; print([name for name in {unneeded} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
 

@@ -10,7 +10,6 @@ from PIL import Image
 
 from ..filling import InpaintResult
 from ..images import load_photograph, to_tensor
-from ..metrics import SSIM_WINDOW, mean_l1, psnr, ssim
 from ..visualize import MOST_ERROR, code_picture, credibility_picture, error_picture, ramp
 
 LONGEST_SIDE = 1024  # of a stage's picture in pixels; the result itself is never reduced
@@ -94,7 +93,7 @@ MEASURED = ("damaged", "coarse", "refined", "composite")
 
 FIGURES_EXPLAINED = (
     "Figures: PSNR and L1 over the missing pixels only, colours in [0, 1]; SSIM over the whole picture, Gaussian "
-    f"window of {SSIM_WINDOW} pixels, sigma 1.5, mean over red, green and blue."
+    "window of 11 pixels, sigma 1.5, mean over red, green and blue."
 )
 
 
@@ -150,6 +149,8 @@ def measured(result: InpaintResult, original: np.ndarray, missing: np.ndarray) -
         original: the intact photograph, (H, W, 3) uint8 RGB.
         missing: (H, W) bool, the hole.
     """
+    from ..metrics import mean_l1, psnr  # slow to import
+
     target = to_tensor(original[missing][None])  # only the hole: (1, 3, 1, N)
     figures = {}
     for name in MEASURED:
@@ -199,6 +200,8 @@ def _reduced(picture: Image.Image) -> Image.Image:
 
 def _ssim(output: np.ndarray, original: np.ndarray, rows: int = 256) -> float | None:
     """SSIM of two pictures (H, W, 3) uint8, in strips: the same mean, in the memory of one strip."""
+    from ..metrics import SSIM_WINDOW, ssim  # slow to import
+
     height, width = output.shape[:2]
     if min(height, width) < SSIM_WINDOW:
         return None
