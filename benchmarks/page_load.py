@@ -28,6 +28,7 @@ import numpy as np
 import psutil
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from gradio_client.utils import QueueError
 from PIL import Image
 
 from hvq_inpaint.masks import brush_mask
@@ -110,7 +111,7 @@ def visit(address: str, number: int, folder: Path, until: float, load: Load) -> 
                 handle_file(str(folder / f"mask{number}.png")),
                 api_name="/inpaint",
             )
-        except (AppError, httpx.HTTPError, ValueError) as error:  # what the client makes of a refusal differs
+        except (AppError, QueueError, httpx.HTTPError) as error:
             if FULL in str(error).lower():
                 load.full += 1
                 time.sleep(1)

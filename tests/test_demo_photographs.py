@@ -23,6 +23,7 @@ from hvq_inpaint.demo.photographs import (
     filled_name,
     marked,
     own_suffix,
+    save_picture,
     save_results,
     strokes_over,
 )
@@ -99,13 +100,19 @@ def test_what_can_not_be_filled_is_refused(pixels: np.ndarray, mask: np.ndarray)
         marked(editor(pixels, mask), Image.fromarray(mask.T))
 
 
-def test_what_is_given_to_the_editor_comes_back_from_it(pixels: np.ndarray, mask: np.ndarray) -> None:
-    value = editor_value(Image.fromarray(pixels).convert("RGBA"), mask)
-    photograph, marks = marked(value, None)
-    assert np.array_equal(photograph, pixels) and np.array_equal(marks, mask)
-    assert editor_value("photograph.png")["layers"] == []
-    alpha = np.asarray(strokes_over(mask))[..., 3]
-    assert set(np.unique(alpha)) == {0, 178}  # the photograph is seen through them
+def test_what_is_given_to_the_editor_comes_back_from_it(tmp_path: Path, pixels: np.ndarray, mask: np.ndarray) -> None:
+    photograph = save_picture(Image.fromarray(pixels), tmp_path, "photograph")
+    strokes = save_picture(strokes_over(mask), tmp_path, "strokes")
+    value = editor_value(photograph, strokes)
+    read = {
+        "background": Image.open(value["background"]).convert("RGBA"),
+        "layers": [Image.open(layer) for layer in value["layers"]],
+        "composite": value["composite"],
+    }
+    shown, marks = marked(read, None)
+    assert np.array_equal(shown, pixels) and np.array_equal(marks, mask)
+    assert editor_value(photograph)["layers"] == []
+    assert set(np.unique(np.asarray(strokes_over(mask))[..., 3])) == {0, 178}  # the photograph is seen through them
 
 
 # ---------------------------------------------------------------- uploads

@@ -20,7 +20,15 @@ from ..masks import MASK_KINDS, make_mask
 from .fills import Filler, Options, Progress, hole_of
 from .layout import chosen_options, option_controls, whole_seed
 from .limits import LARGEST_SEED
-from .photographs import check_photograph_file, checked_first, refusal, refuse_unless, save_results, temporary_folder
+from .photographs import (
+    check_photograph_file,
+    checked_first,
+    refusal,
+    refuse_unless,
+    save_picture,
+    save_results,
+    temporary_folder,
+)
 from .stages import STAGES, error_of, measured, stage_picture
 
 # What the page says of the endpoints under "Use via API".
@@ -128,7 +136,9 @@ def _answer(
     """What the endpoint `/inpaint` returns."""
     result, num_codes = last.result, filler.num_codes(options.model)
     pictures = [
-        (stage_picture(stage.name, result, num_codes), stage.name) for stage in STAGES if stage.name in result.stages
+        (save_picture(stage_picture(stage.name, result, num_codes), folder, stage.name), stage.name)
+        for stage in STAGES
+        if stage.name in result.stages
     ]
     height, width = original.shape[:2]
     report = {
@@ -144,7 +154,7 @@ def _answer(
             stage: {name: _for_json(value) for name, value in asdict(figures).items()}
             for stage, figures in measured(result, original, missing).items()
         }
-        pictures.append((error_of(result, original), "error"))
+        pictures.append((save_picture(error_of(result, original), folder, "error"), "error"))
     return save_results(result.images, Path(name).name, folder), pictures, report
 
 

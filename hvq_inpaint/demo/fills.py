@@ -20,6 +20,9 @@ from .stages import STAGES_OF_PART
 # A fill of many parts is shown again only after so many seconds: pictures of large photographs take time too.
 _SHOWN_EVERY = 0.5
 
+# Stages that do not grow as one part of a photograph after the other is worked on.
+_SHOWN_ONCE = ("damaged", "global_codes", "credibility", "local_codes")
+
 
 @dataclass(frozen=True)
 class Options:
@@ -80,13 +83,12 @@ class Filler:
             dilate=options.dilate,
             feather=options.feather,
         )
-        changed: set[str] = set()
+        parts: set[str] = set()  # of the network, done since the last progress
+        shown: dict[str, Any] = {}  # what the visitor has of the stages that are not new with every step
         shown_at = None
         for step in steps:
             if step.number == 0:
-                changed.update(STAGES_OF_PART[step.part])
-                if step.part == "decoder":  # of a larger hole than before, whose maps are shown from now on
-                    changed.update(STAGES_OF_PART["encoder"])
+                parts.add(step.part)
             now = time.monotonic()
             finished = step.done == step.total
             if not finished and now - start > self.limits.seconds:
@@ -94,14 +96,27 @@ class Filler:
                     f"The fill was stopped after {self.limits.seconds:g} seconds, the limit of this page: mark less, "
                     "ask for fewer results, or take a smaller photograph."
                 )
-            if finished or (changed and (shown_at is None or step.total <= 9 or now - shown_at > _SHOWN_EVERY)):
-                yield Progress(step.done, step.total, now - start, tuple(sorted(changed)), step.result())
-                changed, shown_at = set(), time.monotonic()
+            if finished or (parts and (shown_at is None or step.total <= 9 or now - shown_at > _SHOWN_EVERY)):
+                result = step.result()
+                yield Progress(step.done, step.total, now - start, _changed(result, parts, shown), result)
+                parts, shown_at = set(), time.monotonic()
 
     def _model(self, name: str) -> HVQInpainter:
         if name not in self.models:
             raise InvalidInputError(f"There is no model {name!r} here; choose one of {', '.join(self.models)}.")
         return self.models[name]
+
+
+def _changed(result: InpaintResult, parts: set[str], shown: dict[str, Any]) -> tuple[str, ...]:
+    """The stages that are new, or new in part; `shown` is brought up to date."""
+    changed = [name for part in parts for name in STAGES_OF_PART[part] if name not in _SHOWN_ONCE]
+    for name in _SHOWN_ONCE:
+        # The maps are others once a larger hole than before is worked on.
+        now = True if name == "damaged" else result.stages.get(name)
+        if now is not None and shown.get(name) is not now:
+            changed.append(name)
+            shown[name] = now
+    return tuple(sorted(changed))
 
 
 def hole_of(mask: np.ndarray, options: Options) -> np.ndarray:

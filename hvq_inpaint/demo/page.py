@@ -30,7 +30,9 @@ from .photographs import (
     photograph_of,
     refusal,
     refuse_unless,
+    save_picture,
     save_results,
+    strokes_over,
     temporary_folder,
 )
 from .stages import (
@@ -179,13 +181,18 @@ def _wire_input(inputs: Inputs, results: Results, visit: Visit, limits: Limits) 
     inputs.examples.select(example, None, [inputs.editor, visit.name, *new], **_private(queue=False))
     inputs.editor.clear(as_new, None, new, **_private(queue=False))
 
-    def damage(editor: dict[str, Any] | None, kind: str, ratio: float, seed: int | None) -> tuple[Any, ...]:
-        photograph = photograph_of(editor)
-        mask = make_mask(kind, photograph.height, photograph.width, ratio, whole_seed(seed))
-        return editor_value(photograph, mask), True
+    def damaged(editor: dict[str, Any] | None, kind: str, ratio: float, seed: int | None) -> Iterator[tuple[Any, ...]]:
+        try:
+            photograph = photograph_of(editor)
+            mask = make_mask(kind, photograph.height, photograph.width, ratio, whole_seed(seed))
+        except InvalidInputError as error:
+            raise refusal(error) from None
+        with temporary_folder() as folder:
+            files = save_picture(photograph, folder, "photograph"), save_picture(strokes_over(mask), folder, "strokes")
+            yield editor_value(*files), True
 
     inputs.damage.click(
-        _refused(damage),
+        damaged,
         [inputs.editor, inputs.kind, inputs.ratio, inputs.damage_seed],
         [inputs.editor, inputs.compare],
         **_private(show_progress="minimal"),
@@ -212,6 +219,9 @@ def _wire_fill(
 ) -> None:
     """The fill: every stage as soon as it is computed, then the results."""
 
+    def buttons(running: bool) -> dict[Any, Any]:
+        return {inputs.fill: gr.Button(interactive=not running), inputs.cancel: gr.Button(interactive=running)}
+
     def fill(
         editor: dict[str, Any] | None, mask_image: Image.Image | None, compare: bool, name: str, *chosen: Any
     ) -> Iterator[dict[Any, Any]]:
@@ -222,31 +232,33 @@ def _wire_fill(
             num_codes = filler.num_codes(options.model)
             yield cards.emptied() | {results.status: "Filling ..."}
             for progress in run(photograph, mask, options):
-                shown: dict[Any, Any] = {}
-                for stage in progress.changed:
-                    shown[cards.pictures[stage]] = stage_picture(stage, progress.result, num_codes)
-                notes = _notes(progress.result, num_codes)
-                if not progress.finished:
-                    shown |= {cards.texts[stage]: card_text(_STAGE[stage], *notes.get(stage, ())) for stage in notes}
-                    yield shown | {results.status: f"Step {progress.done} of {progress.total} ..."}
-                    continue
-                if compare:
-                    original = rgb(photograph)
-                    figures = as_words(measured(progress.result, original, hole_of(mask, options)))
-                    notes |= {stage: (*notes.get(stage, ()), figures[stage]) for stage in MEASURED}
-                    notes["error"] = (FIGURES_EXPLAINED,)
-                    shown[cards.pictures["error"]] = error_of(progress.result, original)
-                shown |= {cards.texts[stage]: card_text(_STAGE[stage], *notes[stage]) for stage in notes}
                 with temporary_folder() as folder:
-                    yield shown | _finished(results, photograph, progress, name, mask, folder)
+                    shown = {
+                        cards.pictures[stage]: save_picture(
+                            stage_picture(stage, progress.result, num_codes), folder, stage
+                        )
+                        for stage in progress.changed
+                    }
+                    notes = _notes(progress.result, num_codes)
+                    if progress.finished:
+                        shown |= _finished(results, photograph, progress, name, mask, folder)
+                    else:
+                        shown[results.status] = f"Step {progress.done} of {progress.total} ..."
+                        # The end of a run that was cancelled just before may have changed the buttons.
+                        shown |= buttons(running=True)
+                    if progress.finished and compare:
+                        original = rgb(photograph)
+                        figures = as_words(measured(progress.result, original, hole_of(mask, options)))
+                        notes |= {stage: (*notes.get(stage, ()), figures[stage]) for stage in MEASURED}
+                        notes["error"] = (FIGURES_EXPLAINED,)
+                        error = save_picture(error_of(progress.result, original), folder, "error")
+                        shown[cards.pictures["error"]] = error
+                    yield shown | {cards.texts[stage]: card_text(_STAGE[stage], *said) for stage, said in notes.items()}
         except InvalidInputError as error:
             raise refusal(error) from None
 
-    def buttons(running: bool) -> tuple[gr.Button, gr.Button]:
-        return gr.Button(interactive=not running), gr.Button(interactive=running)
-
     both = [inputs.fill, inputs.cancel]
-    started = inputs.fill.click(lambda: buttons(True), None, both, **_private(queue=False))
+    started = inputs.fill.click(lambda: buttons(running=True), None, both, **_private(queue=False))
     filling = started.then(
         fill,
         [inputs.editor, inputs.mask_image, inputs.compare, visit.name, *inputs.options],
@@ -259,16 +271,18 @@ def _wire_fill(
             results.send_back,
             *cards.pictures.values(),
             *cards.texts.values(),
+            *both,
         ],
+        trigger_mode="multiple",  # the button sees to it; a run that is being cancelled is not to swallow the next one
         api_visibility="private",
         concurrency_id="model",
         concurrency_limit=1,
         show_progress_on=results.slider,  # a refusal must not cover all that is there from before
     )
     for ended in (filling.success, filling.failure):
-        ended(lambda: buttons(False), None, both, **_private(queue=False))
+        ended(lambda: buttons(running=False), None, both, **_private(queue=False))
     inputs.cancel.click(
-        lambda: (*buttons(False), "Cancelled."),
+        lambda: {**buttons(running=False), results.status: "Cancelled."},
         None,
         [*both, results.status],
         cancels=filling,
@@ -295,12 +309,11 @@ def _finished(
 ) -> dict[Any, Any]:
     """The results on the page; their files are in `folder`."""
     images = progress.result.images
-    before = folder / "before.png"
-    photograph.save(before)
+    before = save_picture(photograph, folder, "before")
     paths = save_results(images, name, folder)
     width, height = photograph.size
     return {
-        results.slider: (str(before), paths[0]),
+        results.slider: (before, paths[0]),
         results.status: (f"Filled {mask.mean():.1%} of {width} x {height} pixels in {progress.seconds:.1f} seconds."),
         results.gallery: [(path, f"Result {number}") for number, path in enumerate(paths, start=1)]
         if len(paths) > 1

@@ -77,10 +77,9 @@ def _plainest_mode(image: Image.Image) -> Image.Image:
     return image.convert("RGB").convert("L") if grey else image.convert("RGB")
 
 
-def editor_value(photograph: Image.Image | str, mask: np.ndarray | None = None) -> dict[str, Any]:
-    """What to give the editor: a photograph, and strokes over `mask` (H, W), True = repaint, which can be erased."""
-    layers = [] if mask is None else [strokes_over(mask)]
-    return {"background": photograph, "layers": layers, "composite": None}
+def editor_value(photograph: str, *layers: str) -> dict[str, Any]:
+    """What to give the editor: the files of a photograph and of strokes over it, which can be erased."""
+    return {"background": photograph, "layers": list(layers), "composite": None}
 
 
 def strokes_over(mask: np.ndarray) -> Image.Image:
@@ -194,11 +193,19 @@ def save_results(images: Sequence[Image.Image], name: str, folder: Path, suffix:
     return [str(path) for path in paths]
 
 
+def save_picture(picture: Image.Image, folder: Path, name: str) -> str:
+    """Write a picture to be shown; its path."""
+    path = folder / f"{name}.png"
+    picture.save(path)
+    return str(path)
+
+
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
     """A folder for files to be shown or downloaded, around the `yield` of an event that hands them to Gradio.
 
-    Gradio has copied them when it comes back to the event, or gives it up.
+    Gradio has copied them when it comes back to the event, or gives it up. It gets files and no images: those it would
+    write itself, under a name that it makes of the pixels, and anew while a browser may be reading them.
     """
     with tempfile.TemporaryDirectory(prefix="hvq-inpaint-") as folder:
         yield Path(folder)

@@ -1,0 +1,72 @@
+"""What one visitor may ask for."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hvq_inpaint import InvalidInputError
+from hvq_inpaint.demo.limits import Limits
+from hvq_inpaint.regions import STRATEGIES
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [("megapixels", 0, "0"), ("seconds", -0.5, "-0.5"), ("queue", float("nan"), "nan"), ("queue", -0.0, "-0")],
+)
+def test_a_limit_of_nothing_is_refused_in_a_sentence(name: str, value: float, said: str) -> None:
+    with pytest.raises(InvalidInputError) as refused:
+        Limits(**{name: value})
+    assert str(refused.value) == f"The limit {name} must be more than 0, not {said}."
+
+
+def test_however_little_is_a_limit() -> None:
+    limits = Limits(megapixels=1e-6, seconds=1e-9, queue=1)
+    limits.check_size(1, 1)
+    with pytest.raises(InvalidInputError):
+        limits.check_size(2, 1)
+
+
+@pytest.mark.parametrize(("width", "height"), [(5000, 5000), (25_000_000, 1), (1, 25_000_000)])
+def test_a_size_is_the_number_of_its_pixels(width: int, height: int) -> None:
+    Limits().check_size(width, height)
+    with pytest.raises(InvalidInputError):
+        Limits().check_size(width + 1, height + 1)
+
+
+def test_a_large_photograph_is_told_what_to_do() -> None:
+    with pytest.raises(InvalidInputError) as refused:
+        Limits(megapixels=2.5).check_size(3000, 2000)
+    assert str(refused.value) == (
+        "The photograph has 6.0 megapixels, and this page takes up to 2.5: reduce it, or fill it on the command line."
+    )
+
+
+def test_only_the_dear_strategy_is_refused() -> None:
+    limits = Limits()
+    for strategy in STRATEGIES:
+        limits.check_strategy(strategy, 2000, 1000)
+        if strategy != "original":
+            limits.check_strategy(strategy, 5000, 5000)
+    with pytest.raises(InvalidInputError) as refused:
+        limits.check_strategy("original", 3000, 1000)
+    assert str(refused.value) == (
+        "The strategy original takes photographs of up to 2 megapixels here, and this one has 3.0: "
+        "choose auto, crop or resize."
+    )
+
+
+@pytest.mark.parametrize(("width", "height"), [(100, 100), (1, 10_000), (10_000, 1)])
+def test_every_photograph_within_the_limit_fits_the_upload(width: int, height: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 4), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "PNG", compress_level=0)
+    assert file.tell() <= Limits(megapixels=0.01).file_bytes
+
+
+def test_the_upload_is_hardly_larger_than_the_pixels() -> None:
+    for megapixels in (25, 100):
+        assert 4.01 <= Limits(megapixels=megapixels).file_bytes / (megapixels * 1e6) <= 4.2

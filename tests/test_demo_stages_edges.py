@@ -1,0 +1,221 @@
+"""Pictures and figures of stages that cover a part of a large photograph, or are as small as can be."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import make_pixels
+from PIL import Image
+from skimage.metrics import structural_similarity
+
+from hvq_inpaint import HVQInpainter, InpaintResult
+from hvq_inpaint.demo.stages import (
+    LONGEST_SIDE,
+    MEASURED,
+    STAGES,
+    STAGES_OF_PART,
+    Figures,
+    codes_in_use,
+    error_of,
+    legend,
+    measured,
+    rgb,
+    shown_part,
+    stage_picture,
+)
+from hvq_inpaint.visualize import MOST_ERROR, STAGE_NAMES, code_palette, credibility_colours, error_picture, ramp
+
+NUM_CODES = 32
+BY_NAME = {stage.name: stage for stage in STAGES}
+
+
+def filled(
+    model: HVQInpainter, height: int, width: int, hole: tuple[slice, slice], **options: object
+) -> tuple[InpaintResult, np.ndarray, np.ndarray]:
+    """A fill of a photograph, the photograph and its hole."""
+    pixels, mask = make_pixels(height, width), np.zeros((height, width), dtype=bool)
+    mask[hole] = True
+    return model.inpaint(pixels, mask, **options), pixels, mask
+
+
+def structural_similarity_of(output: np.ndarray, original: np.ndarray) -> float:
+    return structural_similarity(
+        original, output, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255, channel_axis=2
+    )
+
+
+# ---------------------------------------------------------------- the stages
+
+
+def test_the_parts_bring_every_stage_once() -> None:
+    brought = [name for names in STAGES_OF_PART.values() for name in names]
+    assert sorted(brought) == sorted(STAGE_NAMES)
+    assert len({stage.name for stage in STAGES}) == len(STAGES) == len(STAGE_NAMES) + 1
+
+
+def test_only_maps_on_the_ramp_have_a_legend() -> None:
+    assert [stage.name for stage in STAGES if legend(stage)] == ["credibility", "error"]
+
+
+@pytest.mark.parametrize(
+    ("name", "darkest", "brightest"),
+    [
+        ("credibility", "far: not credible", "near: credible"),
+        ("error", "equal", f"{MOST_ERROR} grey levels or more"),
+    ],
+)
+def test_a_legend_names_the_ends_in_the_order_of_its_colours(name: str, darkest: str, brightest: str) -> None:
+    text = legend(BY_NAME[name])
+    colours = [tuple(map(int, colour)) for colour in re.findall(r"rgb\((\d+), (\d+), (\d+)\)", text)]
+    assert colours == ramp()
+    assert re.findall(r"<span>(.*?)</span>", text) == [darkest, brightest] and "to right" in text
+
+
+# ---------------------------------------------------------------- pictures
+
+
+@pytest.mark.parametrize("name", ["global_codes", "local_codes"])
+def test_each_map_is_shown_with_its_own_codes(model: HVQInpainter, name: str) -> None:
+    result, *_ = filled(model, 64, 64, np.s_[16:32, 16:32])
+    codes = result.stages[name]
+    picture = stage_picture(name, result, NUM_CODES)
+    cell = picture.width // codes.shape[1]
+    centres = np.asarray(picture)[cell // 2 :: cell, cell // 2 :: cell]
+    assert np.array_equal(centres, code_palette(NUM_CODES)[codes])
+
+
+def test_credibility_lies_over_its_own_part_of_the_damaged_photograph(model: HVQInpainter) -> None:
+    result, pixels, mask = filled(model, 64, 300, np.s_[20:40, 150:180], strategy="crop", working_size=64)
+    left, top, right, bottom = result.main_crop.box
+    assert left > 0
+    damaged = np.where(mask[..., None], 0, pixels)[top:bottom, left:right]
+    cells = credibility_colours(result.stages["credibility"])
+    colours = cells.repeat(8, axis=0).repeat(8, axis=1).astype(float)
+    picture = np.asarray(stage_picture("credibility", result, NUM_CODES))
+    assert picture.shape == damaged.shape == colours.shape
+    assert np.abs(picture - (0.4 * damaged + 0.6 * colours)).max() < 1.01  # Pillow cuts off
+
+
+def test_credibility_over_a_large_part_is_reduced(model: HVQInpainter) -> None:
+    result, *_ = filled(model, 24, 1400, np.s_[8:16, 1100:1200], strategy="crop", working_size=1200)
+    left, top, right, bottom = result.main_crop.box
+    assert LONGEST_SIDE < right - left < 1400
+    width, height = stage_picture("credibility", result, NUM_CODES).size
+    assert width == LONGEST_SIDE and height == round((bottom - top) * LONGEST_SIDE / (right - left))
+
+
+@pytest.mark.parametrize("size", [(24, 1400), (1400, 24)])
+def test_reduced_pictures_keep_their_shape_and_the_result_its_size(model: HVQInpainter, size: tuple[int, int]) -> None:
+    result, pixels, _ = filled(model, *size, np.s_[8:16, 8:16])
+    before = {name: np.array(result.stages[name]) for name in MEASURED}
+    pictures = [stage_picture(name, result, NUM_CODES) for name in (*MEASURED, "credibility")]
+    for picture in [*pictures[:-1], error_of(result, pixels)]:
+        assert max(picture.size) == LONGEST_SIDE and min(picture.size) == round(24 * LONGEST_SIDE / 1400)
+    assert all(np.array_equal(result.stages[name], pixels) for name, pixels in before.items())
+    assert result.image.size == size[::-1]
+
+
+def test_a_picture_of_just_the_longest_side_stays_as_it_is(model: HVQInpainter) -> None:
+    result, pixels, _ = filled(model, 16, LONGEST_SIDE, np.s_[4:8, 4:8])
+    assert np.array_equal(stage_picture("composite", result, NUM_CODES), result.image)
+    assert np.array_equal(error_of(result, pixels), error_picture(np.asarray(result.image), pixels))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_a_composite_that_browsers_can_show_keeps_its_mode(model: HVQInpainter, mode: str) -> None:
+    image, mask = Image.fromarray(make_pixels(32, 32)).convert(mode), np.zeros((32, 32), dtype=bool)
+    if mode == "RGBA":
+        image.putalpha(Image.linear_gradient("L").resize(image.size))
+    mask[8:16, 8:16] = True
+    result = model.inpaint(image, mask)
+    picture = stage_picture("composite", result, NUM_CODES)
+    assert picture.mode == mode and np.array_equal(picture, result.image)
+
+
+# ---------------------------------------------------------------- sentences
+
+
+@pytest.mark.parametrize(
+    ("codes", "said"),
+    [
+        (np.zeros((1, 1), dtype=np.int64), "1 of 8 words in use, in 1 x 1 squares."),
+        (np.arange(8).reshape(2, 4), "8 of 8 words in use, in 4 x 2 squares."),
+        (np.array([[7, 7], [0, 7], [0, 7]]), "2 of 8 words in use, in 2 x 3 squares."),
+    ],
+)
+def test_words_in_use_are_the_different_ones(codes: np.ndarray, said: str) -> None:
+    assert codes_in_use(codes, 8) == said
+
+
+def test_the_part_that_is_shown_is_that_of_the_largest_hole(model: HVQInpainter) -> None:
+    pixels, mask = make_pixels(24, 1400), np.zeros((24, 1400), dtype=bool)
+    mask[8:16, 20:40] = mask[4:20, 1340:1380] = True
+    result = model.inpaint(pixels, mask, strategy="crop")
+    assert len(result.crops) == 2 and result.main_crop is result.crops[1]
+    left, _, right, _ = result.main_crop.box
+    said = f"Shown: {right - left} x 24 pixels around the largest hole"
+    assert shown_part(result) == f"{said}; 1 more part was worked on."
+    assert shown_part(replace(result, crops=result.crops[1:])) == f"{said}."
+    assert shown_part(replace(result, crops=result.crops * 2)) == f"{said}; 3 more parts were worked on."
+
+
+# ---------------------------------------------------------------- figures
+
+
+def test_similarity_of_a_tall_photograph_is_that_of_the_whole(model: HVQInpainter) -> None:
+    result, pixels, mask = filled(model, 600, 24, np.s_[250:280, 8:16])
+    figures = measured(result, pixels, mask)
+    for name in MEASURED:
+        assert figures[name].ssim == pytest.approx(
+            structural_similarity_of(np.asarray(result.stages[name]), pixels), abs=1e-4
+        )
+
+
+@pytest.mark.parametrize("size", [(11, 11), (11, 40), (40, 11), (10, 40), (40, 10), (8, 8)])
+def test_similarity_needs_a_window_each_way(model: HVQInpainter, size: tuple[int, int]) -> None:
+    result, pixels, mask = filled(model, *size, np.s_[3:6, 3:6])
+    figure = measured(result, pixels, mask)["composite"]
+    if min(size) < 11:
+        assert figure.ssim is None
+    else:
+        assert figure.ssim == pytest.approx(structural_similarity_of(np.asarray(result.image), pixels), abs=1e-4)
+
+
+def test_only_the_hole_counts_for_psnr_and_l1(model: HVQInpainter) -> None:
+    result, pixels, mask = filled(model, 32, 40, np.s_[8:16, 8:20])
+    elsewhere = np.where(mask[..., None], pixels, 255 - pixels)
+    figures, others = measured(result, pixels, mask), measured(result, elsewhere, mask)
+    for name in MEASURED:
+        assert (figures[name].psnr, figures[name].l1) == (others[name].psnr, others[name].l1)
+        error = (np.asarray(result.stages[name]).astype(float) - pixels)[mask] / 255
+        assert figures[name].psnr == pytest.approx(-10 * np.log10((error**2).mean()), abs=1e-4)
+        assert figures[name].l1 == pytest.approx(np.abs(error).mean(), abs=1e-6)
+
+
+def test_a_perfect_fill_has_figures_too(model: HVQInpainter) -> None:
+    result, _, mask = filled(model, 32, 40, np.s_[8:16, 8:20])
+    figure = measured(result, np.asarray(result.image).copy(), mask)["composite"]
+    assert figure.psnr == float("inf") and figure.l1 == 0 and figure.ssim == pytest.approx(1)
+    assert str(figure) == "PSNR inf dB, SSIM 1.000, L1 0.0000"
+
+
+def test_figures_as_text() -> None:
+    assert str(Figures(psnr=20.1234, ssim=0.98765, l1=0.04321)) == "PSNR 20.12 dB, SSIM 0.988, L1 0.0432"
+    assert str(Figures(psnr=20.1234, ssim=None, l1=0.04321)) == "PSNR 20.12 dB, L1 0.0432"
+
+
+def test_the_error_is_that_of_the_result_not_of_the_network(model: HVQInpainter) -> None:
+    result, pixels, _ = filled(model, 32, 40, np.s_[8:16, 8:20])
+    difference = np.abs(np.asarray(result.image).astype(float) - pixels).mean(axis=2)
+    picture = np.asarray(error_of(result, pixels)).astype(int)
+    assert np.array_equal((picture == ramp()[0]).all(axis=2), difference < 0.2)
+    assert (picture[difference >= MOST_ERROR] == ramp()[-1]).all()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA"])
+def test_pixels_of_a_picture_are_colours_that_can_be_written_to(mode: str) -> None:
+    pixels = rgb(Image.fromarray(make_pixels(8, 9)).convert(mode))
+    assert pixels.shape == (8, 9, 3) and pixels.dtype == np.uint8 and pixels.flags.writeable
