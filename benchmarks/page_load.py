@@ -43,6 +43,8 @@ class Load:
     """What happened."""
 
     seconds_to_start: float  # from the start of the process to its first answer
+    seconds_to_import: float  # of a process that only imports torch and gradio
+    alone: float = 0.0  # seconds of an answer while nobody else asks, median
     answered: list[float] = field(default_factory=list)  # seconds of each, waiting included
     full: int = 0  # told that the queue is full
     failures: list[str] = field(default_factory=list)  # anything else that was not an answer
@@ -62,7 +64,9 @@ class Load:
                 "|---:" * 6 + "|",
                 "| " + " | ".join(f"{megabytes:.0f}" for megabytes in self.memory) + " |",
                 "",
-                f"Started in {self.seconds_to_start:.1f} seconds.",
+                f"An answer while nobody else asks: {self.alone:.1f} seconds. The page answered "
+                f"{self.seconds_to_start:.1f} seconds after its start; importing torch and gradio alone took "
+                f"{self.seconds_to_import:.1f}.",
             ]
         )
 
@@ -126,10 +130,14 @@ def visit(address: str, number: int, folder: Path, until: float, load: Load) -> 
 
 def measure(clients: int, seconds: float, options: Sequence[str] = ()) -> Load:
     """The load of so many clients at once for so many seconds; `options` are further ones of `app.py`."""
+    importing = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import torch, gradio"], check=True)
+    importing = time.monotonic() - importing
     with tempfile.TemporaryDirectory() as name, page(Path(name), options) as (address, pid, started):
-        folder, process, load = Path(name), psutil.Process(pid), Load(started)
-        visit(address, clients, folder, time.monotonic() + 5, load)  # what is allocated once is there afterwards
-        load = Load(started, memory=[process.memory_info().rss / 1e6])
+        folder, process, first = Path(name), psutil.Process(pid), Load(started, importing)
+        visit(address, clients, folder, time.monotonic() + 10, first)  # what is allocated once is there afterwards
+        alone = statistics.median(first.answered)
+        load = Load(started, importing, alone, memory=[process.memory_info().rss / 1e6])
         start = time.monotonic()
 
         def watch() -> None:

@@ -84,7 +84,7 @@ class Visit:
     def leave(self) -> None:
         """Close the page; nothing went wrong on it and no other host was asked for anything."""
         self.page.close()
-        assert not self.foreign and not self.errors
+        assert (self.foreign, self.errors) == ([], [])
 
     # ------------------------------------------------------------ in
 

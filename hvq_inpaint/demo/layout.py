@@ -71,8 +71,8 @@ class Inputs:
         limits = filler.limits
         colour = ("#{:02x}{:02x}{:02x}".format(*STROKE_COLOUR), STROKE_OPACITY)
         editor = gr.ImageEditor(
-            label="Photograph: paint over what is to be filled",
-            placeholder="Upload a photograph\nor paste one\nor choose an example",
+            label="Photograph",
+            placeholder="Upload a photograph,\npaste one or choose an example,\nand paint over what is to be filled",
             elem_id="editor",
             height="min(480px, 100vw)",
             type="pil",
@@ -88,7 +88,8 @@ class Inputs:
             canvas_size=(32, 32),
         )
         gate = gr.HTML(
-            f"Up to {limits.megapixels:g} megapixels. JPEG, PNG, WebP and whatever else your browser shows.",
+            f"Photographs of up to {limits.megapixels:g} megapixels, in any format that your browser shows. A fill may "
+            f"take up to {limits.seconds:g} seconds.",
             html_template="<p>${value}</p>",
             js_on_load=(HERE / "page.js").read_text(encoding="utf-8"),
             elem_id="hint",
