@@ -21,7 +21,6 @@ from hvq_inpaint.demo.photographs import (
     check_editor,
     check_photograph_file,
     checked_first,
-    editor_value,
     filled_name,
     marked,
     own_suffix,
@@ -54,6 +53,11 @@ def write_png_of_size(path: Path, width: int, height: int) -> None:
     path.write_bytes(png[:12] + header + zlib.crc32(header).to_bytes(4, "big") + png[33:])
 
 
+def held(photograph: Image.Image, mask: np.ndarray | None = None) -> dict[str, Any]:
+    """What Gradio gives for the editor."""
+    return {"background": photograph, "layers": [] if mask is None else [strokes_over(mask)], "composite": None}
+
+
 def sent(path: Path, name: str | None = "mine.png") -> FileData:
     return FileData(path=str(path), orig_name=name)
 
@@ -66,7 +70,7 @@ def test_what_is_missing_is_said_in_whole_sentences(photograph: Image.Image) -> 
         marked(None, None)
     assert str(refused.value) == "There is no photograph yet: upload one and paint over what is to be filled."
     with pytest.raises(InvalidInputError) as refused:
-        marked(editor_value(photograph), None)
+        marked(held(photograph), None)
     assert str(refused.value) == (
         "The mask is empty: paint over what is to be filled, add a mask image, or let the page damage it."
     )
@@ -81,7 +85,7 @@ def test_a_mask_image_without_a_photograph_is_refused(mask: np.ndarray) -> None:
 def test_one_channel_of_its_own_makes_a_photograph_coloured(mask: np.ndarray, channel: int) -> None:
     pixels = np.repeat(make_pixels(HEIGHT, WIDTH)[..., :1], 3, axis=2)
     pixels[3, 4, channel] ^= 1
-    image, _ = marked(editor_value(Image.fromarray(pixels).convert("RGBA"), mask), None)
+    image, _ = marked(held(Image.fromarray(pixels).convert("RGBA"), mask), None)
     assert image.mode == "RGB" and np.array_equal(image, pixels)
 
 
@@ -90,21 +94,21 @@ def test_one_pixel_that_is_not_opaque_keeps_the_transparency(
     photograph: Image.Image, mask: np.ndarray, alpha: int
 ) -> None:
     photograph.putpixel((3, 4), (9, 9, 9, alpha))
-    image, _ = marked(editor_value(photograph, mask), None)
+    image, _ = marked(held(photograph, mask), None)
     assert image.mode == "RGBA" and np.array_equal(image, photograph)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "RGB", "RGBA"])
 def test_a_mask_image_is_cut_at_half_of_white(photograph: Image.Image, mask: np.ndarray, mode: str) -> None:
     picture = Image.fromarray(np.where(mask, 200, 100).astype(np.uint8))
-    _, marks = marked(editor_value(photograph), picture.point(lambda value: 255 * (value > 127)).convert(mode))
+    _, marks = marked(held(photograph), picture.point(lambda value: 255 * (value > 127)).convert(mode))
     assert np.array_equal(marks, mask)
-    _, marks = marked(editor_value(photograph), picture)
+    _, marks = marked(held(photograph), picture)
     assert np.array_equal(marks, mask)
 
 
 def test_what_was_made_of_a_mask_can_be_added_to(photograph: Image.Image, mask: np.ndarray) -> None:
-    value = editor_value(photograph, mask)
+    value = held(photograph, mask)
     value["layers"].append(strokes_over(mask[::-1]))
     before = mask.copy()
     _, marks = marked(value, Image.fromarray(mask[:, ::-1].copy()))
