@@ -1,7 +1,7 @@
 // Looks at every photograph before the editor gets it. The editor itself says nothing of a file that it can't show, and
 // waits for ever for an upload that the server refuses. Runs in a gr.HTML, which gives `trigger` and `props`.
 
-const editor = document.querySelector("#editor");
+const editor = () => document.querySelector("#editor"); // which may come to the page after this
 const megapixels = (width, height) => (width * height) / 1e6;
 let letThrough = false;
 
@@ -56,7 +56,7 @@ async function problemOf(file) {
 // Through the editor's own input, once it has been looked at.
 async function take(file) {
   const problem = await problemOf(file);
-  const input = editor.querySelector("input[type=file]");
+  const input = editor()?.querySelector("input[type=file]");
   if (problem || !input) {
     if (input) input.value = ""; // so that the same name can be chosen again
     refuse(problem || "The editor takes no photograph now: clear it first.");
@@ -76,7 +76,7 @@ function stop(event) {
   event.stopImmediatePropagation();
 }
 
-const inEditor = (event) => event.target instanceof Element && editor.contains(event.target);
+const inEditor = (event) => event.target instanceof Element && Boolean(editor()?.contains(event.target));
 
 document.addEventListener(
   "change",
