@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from conftest import make_model, make_pixels
 from PIL import Image
+from visit import CHROMIUM, CHROMIUM_OPTIONS, PATIENCE, Visit
 
 from hvq_inpaint.demo import Limits, build, launch
 from hvq_inpaint.demo.layout import EXAMPLES
@@ -21,8 +22,6 @@ from hvq_inpaint.demo.stages import STAGES
 from hvq_inpaint.masks import make_mask
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-
-from visit import CHROMIUM, CHROMIUM_OPTIONS, PATIENCE, Visit  # noqa: E402 - needs what may be missing
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install chromium")
 
