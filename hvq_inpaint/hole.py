@@ -6,10 +6,10 @@ import os
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from .errors import InvalidInputError
-from .images import GREY_16_MODES, MODES, ImageLike, Photograph, open_image
+from .images import GREY_16_MODES, MODES, ImageLike, Photograph, open_image, upright
 
 
 def load_mask(mask: ImageLike, size: tuple[int, int]) -> np.ndarray:
@@ -54,7 +54,7 @@ def mask_of_picture(picture: Image.Image) -> np.ndarray:
 
     What is transparent is not white, whatever colour lies under it.
     """
-    picture = ImageOps.exif_transpose(picture)
+    picture = upright(picture)
     if picture.mode in GREY_16_MODES:
         return np.asarray(picture) > 32767
     if picture.mode not in MODES:

@@ -277,7 +277,8 @@ def open_image(file: str | os.PathLike[str] | BinaryIO) -> Image.Image:
         raise InvalidInputError(
             f"{path} has more than {2 * Image.MAX_IMAGE_PIXELS} pixels, too many to be decoded safely."
         ) from None
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow reports a damaged PNG as a SyntaxError
+    except (OSError, SyntaxError, TypeError, ValueError) as error:
+        # Pillow reports a damaged PNG as a SyntaxError, and a TIFF's directory without a size as a TypeError.
         if isinstance(error, InvalidInputError):
             raise
         raise InvalidInputError(f"{path} can't be decoded, it may be truncated: {error}.") from None
@@ -320,17 +321,29 @@ def _from_pil(image: Image.Image) -> Photograph:
         )
     if 0 in image.size:
         raise InvalidInputError(f"The image is empty, {image.size[0]} x {image.size[1]} pixels.")
-    exif = image.getexif()
-    # The transposed image carries an EXIF block whose orientation is upright.
-    upright = ImageOps.exif_transpose(image) if exif.get(_ORIENTATION, 1) != 1 else image
-    if image.format == "TIFF" and "exif" not in upright.info:
+    exif = _exif_of(image)
+    turned = upright(image)
+    if image.format == "TIFF" and "exif" not in turned.info:
         # Its tags are those of the file as well: only what tells of the photograph goes on.
         kept = Image.Exif()
         kept.update({tag: exif[tag] for tag in _DESCRIPTIVE_TAGS if tag in exif})
         if len(kept):
-            upright = upright if upright is not image else image.copy()
-            upright.info["exif"] = kept.tobytes()
-    return Photograph(upright)
+            turned = turned if turned is not image else image.copy()
+            turned.info["exif"] = kept.tobytes()
+    return Photograph(turned)
+
+
+def _exif_of(image: Image.Image) -> Image.Exif:
+    """The EXIF block of an image; an empty one if it can't be read."""
+    try:
+        return image.getexif()
+    except SyntaxError:  # of Pillow's reader of TIFF, in whose form EXIF is
+        return Image.Exif()
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """An image turned as its EXIF says, with an EXIF block that says upright; the image itself if it says nothing."""
+    return ImageOps.exif_transpose(image) if _exif_of(image).get(_ORIENTATION, 1) != 1 else image
 
 
 def _from_array(array: np.ndarray) -> Photograph:

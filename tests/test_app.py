@@ -50,7 +50,7 @@ def test_a_limit_of_nothing_is_an_error_of_one_line(
     model_folder: str, capsys: pytest.CaptureFixture[str], limit: str
 ) -> None:
     assert app.main(["--model", model_folder, f"--{limit}", "0"]) == 1
-    assert capsys.readouterr().err == f"error: The limit {limit} must be more than 0, not 0.\n"
+    assert capsys.readouterr().err == f"error: The limit {limit} must be a finite number above 0, not 0.\n"
 
 
 def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:

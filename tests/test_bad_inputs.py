@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from conftest import make_model, make_pixels
 from PIL import Image
 
 from hvq_inpaint import HVQInpainter, InvalidInputError
+from hvq_inpaint.images import load_photograph
 
 SIZE = (24, 32)  # height and width
 MASK = np.zeros(SIZE, dtype=bool)
@@ -158,3 +160,27 @@ def test_a_bad_mask_has_its_sentence(model, tmp_path, mask, words):
 def test_one_pixel_can_only_be_a_whole_mask(model):
     with pytest.raises(InvalidInputError, match="whole image"):
         model.inpaint(np.zeros((1, 1, 3), np.uint8), np.ones((1, 1), bool))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_an_exif_block_that_can_not_be_read_is_no_obstacle(model: HVQInpainter, tmp_path: Path, suffix: str) -> None:
+    exif = b"Exif\0\0MM\xe3*\0\0\0\x08"  # neither order of bytes is marked
+    pixels, mask = make_pixels(24, 30), np.zeros((24, 30), dtype=bool)
+    mask[5:10, 5:10] = True
+    Image.fromarray(pixels).save(tmp_path / f"photograph{suffix}", exif=exif, lossless=True)
+    Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / f"mask{suffix}", exif=exif, lossless=True)
+    result = model.inpaint(tmp_path / f"photograph{suffix}", tmp_path / f"mask{suffix}")
+    assert np.array_equal(np.asarray(result.image)[~mask], pixels[~mask])
+
+
+def test_a_tiff_with_a_directory_without_a_size_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "photograph.tif"
+    Image.new("RGB", (8, 8)).save(path)
+    contents = path.read_bytes() + b"\0" * (path.stat().st_size % 2)
+    directory = struct.unpack("<I", contents[4:8])[0]
+    entries = struct.unpack("<H", contents[directory : directory + 2])[0]
+    link = directory + 2 + 12 * entries
+    empty = struct.pack("<H", 1) + struct.pack("<HHII", 270, 2, 1, 0) + bytes(4)
+    path.write_bytes(contents[:link] + struct.pack("<I", len(contents)) + contents[link + 4 :] + empty)
+    with pytest.raises(InvalidInputError, match="can't be decoded"):
+        load_photograph(path)

@@ -116,10 +116,10 @@ def test_the_hole_grows_as_the_options_say(mask: np.ndarray) -> None:
     assert grown[:, 97:133].any(axis=0).all() and grown[20:40, 97:133].all() and not grown[:, :97].any()
 
 
-@pytest.mark.parametrize("value", [0, -1, float("nan")])
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
 @pytest.mark.parametrize("name", ["megapixels", "seconds", "queue"])
 def test_limits_are_more_than_nothing(name: str, value: float) -> None:
-    with pytest.raises(InvalidInputError, match=f"^The limit {name} must be more than 0"):
+    with pytest.raises(InvalidInputError, match=f"^The limit {name} must be a finite number above 0"):
         Limits(**{name: value})
 
 

@@ -20,7 +20,7 @@ from hvq_inpaint.regions import STRATEGIES
 def test_a_limit_of_nothing_is_refused_in_a_sentence(name: str, value: float, said: str) -> None:
     with pytest.raises(InvalidInputError) as refused:
         Limits(**{name: value})
-    assert str(refused.value) == f"The limit {name} must be more than 0, not {said}."
+    assert str(refused.value) == f"The limit {name} must be a finite number above 0, not {said}."
 
 
 def test_however_little_is_a_limit() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,15 @@ def test_every_cut_of_a_file_is_refused(tmp_path: Path) -> None:
             cut.write_bytes(contents[:length])
             with pytest.raises(InvalidInputError, match=rf"cut\.{suffix} (can't be decoded|is not an image)"):
                 check_photograph_file(str(cut), Limits())
+
+
+def test_a_format_of_no_photographs_is_refused_whatever_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "texture.png"
+    path.write_bytes(
+        b"DDS " + struct.pack("<7I", 124, 0x1007, 4, 4, 0, 0, 0) + bytes(44) + struct.pack("<I", 32) + bytes(48)
+    )
+    with pytest.raises(InvalidInputError, match="is not an image that can be read"):
+        check_photograph_file(str(path), Limits())
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from .photographs import (
     save_results,
     temporary_folder,
 )
-from .stages import STAGES, error_of, measured, stage_picture
+from .stages import STAGES, error_of, measured, rgb, stage_picture
 
 # What the page says of the endpoints under "Use via API".
 INPAINT = """Fill the masked part of a photograph. image: the photograph, of any size and mode; known pixels come back \
@@ -82,7 +82,7 @@ def add_api(filler: Filler, run: Callable[..., Iterator[Progress]]) -> None:
             *_, last = run(photograph.image, missing, chosen)
             hole = hole_of(mask_of_alpha(photograph) if missing is None else missing, chosen)
             with temporary_folder() as folder:
-                yield _answer(last, photograph.pixels(), chosen, filler, compare, hole, image, folder)
+                yield _answer(last, rgb(photograph.image), chosen, filler, compare, hole, image, folder)
         except InvalidInputError as error:
             raise refusal(error) from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 from ..errors import InvalidInputError
@@ -25,8 +26,8 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if not value > 0:  # false for NaN too
-                raise InvalidInputError(f"The limit {field.name} must be more than 0, not {value:g}.")
+            if not 0 < value < math.inf:  # false for NaN too
+                raise InvalidInputError(f"The limit {field.name} must be a finite number above 0, not {value:g}.")
 
     @property
     def file_bytes(self) -> int:

@@ -14,12 +14,12 @@ import numpy as np
 from gradio.components import Component
 from gradio.components.image_editor import EditorData
 from gradio.data_classes import FileData
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ..errors import InvalidInputError
 from ..files import SAVE_OPTIONS, check_format, lossless_suffix, save_image
 from ..hole import load_mask
-from ..images import GREY_16_MODES, load_photograph, open_image
+from ..images import FORMATS, GREY_16_MODES, load_photograph, open_image, upright
 from .limits import Limits
 
 STROKE_COLOUR, STROKE_OPACITY = (255, 61, 129), 0.7
@@ -62,7 +62,7 @@ def photograph_of(editor: dict[str, Any] | None) -> Image.Image:
     """
     if editor is None or editor["background"] is None:
         raise InvalidInputError("There is no photograph yet: upload one and paint over what is to be filled.")
-    return _plainest_mode(ImageOps.exif_transpose(editor["background"]))
+    return _plainest_mode(upright(editor["background"]))
 
 
 def _plainest_mode(image: Image.Image) -> Image.Image:
@@ -128,14 +128,13 @@ def check_photograph_file(path: str, limits: Limits) -> None:
     """Refuse a file that is no image, can't be decoded, or is too large.
 
     Raises:
-        InvalidInputError: it is; the sentence has `path` in it.
+        InvalidInputError: it is; where it is not the size, the sentence has `path` in it.
     """
     try:
-        with Image.open(path) as image:  # reads no pixels yet
-            size = image.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        size = (1, 1)  # what is wrong with it is said below
-    limits.check_size(*size)
+        with Image.open(path, formats=FORMATS) as image:  # reads no pixels yet
+            limits.check_size(*image.size)
+    except (OSError, SyntaxError, Image.DecompressionBombError):
+        pass  # what is wrong with it is said below
     open_image(path)
 
 
