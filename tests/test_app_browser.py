@@ -41,17 +41,20 @@ def address(tmp_path_factory: pytest.TempPathFactory, model: Any) -> Iterator[st
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        limits = Limits(megapixels=3)  # the test camera has 2.8
+        limits = Limits(megapixels=3)
         page = build(model, limits)
         yield launch(page, limits, server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True)
         page.close()
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    camera = tmp_path_factory.mktemp("camera") / "grey.y4m"  # what chromium's own test camera shows has 2.8 megapixels
+    camera.write_bytes(b"YUV4MPEG2 W320 H240 F20:1 C420jpeg\nFRAME\n" + bytes([128]) * (320 * 240 * 3 // 2))
+    options = [*CHROMIUM_OPTIONS, f"--use-file-for-fake-video-capture={camera}"]
     playwright.expect.set_options(timeout=PATIENCE)
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_OPTIONS))
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=options)
         yield browser
         browser.close()
 
@@ -266,8 +269,10 @@ def test_a_camera_and_the_clipboard_give_photographs_too(visit: Visit, photograp
     visit.page.locator("#editor button[aria-label='Clear canvas']").click()
     visit.page.locator("#editor button[aria-label=Webcam]").click()
     visit.page.locator("#editor button", has_text="Click to Access Webcam").click()
+    visit.page.wait_for_function("document.querySelector('#editor video').videoWidth")  # till then the button is idle
     visit.page.locator("#editor button[aria-label='capture photo']").click()
     visit.wait_for_photograph()
+    assert visit.editor()[0].shape == (240, 320, 3)
     visit.drag(*FIRST)
     visit.fill()
     name, _ = visit.download("#download-png")

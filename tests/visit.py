@@ -21,6 +21,7 @@ CHROMIUM_OPTIONS = (
     "--no-sandbox",
     "--disable-dev-shm-usage",
     "--disable-gpu",
+    "--disable-gpu-compositing",
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
@@ -59,7 +60,7 @@ _EDITOR_HOLDS = """async () => {
 class Visit:
     """A visit to the page at `address`, in a browser that can reach nothing else, and what went wrong during it."""
 
-    def __init__(self, browser: Any, address: str, width: int = 1440, theme: str = "light") -> None:
+    def __init__(self, browser: Any, address: str, width: int = 960, theme: str = "light") -> None:
         self.page = browser.new_page(viewport={"width": width, "height": 900}, accept_downloads=True)
         self.page.set_default_timeout(PATIENCE)
         self.foreign: list[str] = []
@@ -113,7 +114,7 @@ class Visit:
         self.page.mouse.move(*places[0])
         self.page.mouse.down()
         for place in places[1:]:
-            self.page.mouse.move(*place, steps=6)
+            self.page.mouse.move(*place, steps=2)  # each step is painted, which takes a software renderer long
         self.page.mouse.up()
 
     def open(self, *sections: str) -> None:

@@ -112,7 +112,8 @@ document.addEventListener(
   async (event) => {
     const button = inEditor(event) ? event.target.closest("button") : null;
     const label = button?.getAttribute("aria-label");
-    if (label === "capture photo") trigger("upload", { name: "camera.png" });
+    const isLive = Boolean(editor()?.querySelector("video")?.videoWidth); // a camera that is not takes no picture
+    if (label === "capture photo" && isLive) trigger("upload", { name: "camera.png" });
     if (label !== "Paste") return;
     stop(event);
     try {
