@@ -11,6 +11,7 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
+from gradio.data_classes import FileData
 from PIL import Image
 
 from ..errors import InvalidInputError
@@ -22,7 +23,6 @@ from .layout import chosen_options, option_controls, whole_seed
 from .limits import LARGEST_SEED
 from .photographs import (
     check_photograph_file,
-    checked_first,
     refusal,
     refuse_unless,
     save_picture,
@@ -55,11 +55,14 @@ def add_api(filler: Filler, run: Callable[..., Iterator[Progress]]) -> None:
     stages = gr.Gallery(label="stages", format="png", visible=False)
     report = gr.JSON(label="report", visible=False)
 
-    def check(file: Any) -> None:
+    def path_of(file: FileData | None) -> str | None:
+        if file is None:
+            return None
         refuse_unless(file, partial(check_photograph_file, limits=filler.limits))
+        return file.path
 
-    for component in (image, mask):
-        checked_first(component, check)
+    # What gr.File does itself leaves an empty file behind at every call.
+    image.preprocess = mask.preprocess = path_of
 
     def inpaint(
         image: str,

@@ -138,6 +138,15 @@ def _private(**options: Any) -> dict[str, Any]:
     return {"api_visibility": "private", "show_progress": "hidden", **options}
 
 
+def _file(value: Any) -> dict[str, Any]:
+    """A value that is a file, or has some, for a component that other steps leave as it is.
+
+    As an update: once a step has left out a component, Gradio forgets to delete the files of the plain values that it
+    gets later in that visit.
+    """
+    return gr.update(value=value)
+
+
 def _refused(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function`, whose `InvalidInputError` becomes a toast."""
 
@@ -234,8 +243,8 @@ def _wire_fill(
             for progress in run(photograph, mask, options):
                 with temporary_folder() as folder:
                     shown = {
-                        cards.pictures[stage]: save_picture(
-                            stage_picture(stage, progress.result, num_codes), folder, stage
+                        cards.pictures[stage]: _file(
+                            save_picture(stage_picture(stage, progress.result, num_codes), folder, stage)
                         )
                         for stage in progress.changed
                     }
@@ -252,7 +261,7 @@ def _wire_fill(
                         notes |= {stage: (*notes.get(stage, ()), figures[stage]) for stage in MEASURED}
                         notes["error"] = (FIGURES_EXPLAINED,)
                         error = save_picture(error_of(progress.result, original), folder, "error")
-                        shown[cards.pictures["error"]] = error
+                        shown[cards.pictures["error"]] = _file(error)
                     yield shown | {cards.texts[stage]: card_text(_STAGE[stage], *said) for stage, said in notes.items()}
         except InvalidInputError as error:
             raise refusal(error) from None
@@ -313,11 +322,11 @@ def _finished(
     paths = save_results(images, name, folder)
     width, height = photograph.size
     return {
-        results.slider: (before, paths[0]),
+        results.slider: _file((before, paths[0])),
         results.status: (f"Filled {mask.mean():.1%} of {width} x {height} pixels in {progress.seconds:.1f} seconds."),
-        results.gallery: [(path, f"Result {number}") for number, path in enumerate(paths, start=1)]
-        if len(paths) > 1
-        else [],
+        results.gallery: _file(
+            [(path, f"Result {number}") for number, path in enumerate(paths, start=1)] if len(paths) > 1 else []
+        ),
         results.send_back: gr.Button(interactive=True),
         **_downloads(results, images[0], paths[0], name, folder),
     }
@@ -343,7 +352,7 @@ def _wire_results(inputs: Inputs, results: Results, visit: Visit) -> None:
         with temporary_folder() as folder, Image.open(path) as image:
             (copy,) = save_results([image], name, folder)
             yield {
-                results.slider: (shown[0], path),
+                results.slider: _file((shown[0], path)),
                 **_downloads(results, image, copy, name, folder),
             }
 
