@@ -14,14 +14,12 @@ import numpy as np
 import pytest
 from conftest import make_model, make_pixels
 from PIL import Image
-from visit import CHROMIUM, CHROMIUM_OPTIONS, PATIENCE, Visit
+from visit import CHROMIUM, CHROMIUM_OPTIONS, PATIENCE, Visit, playwright
 
 from hvq_inpaint.demo import Limits, build, launch
 from hvq_inpaint.demo.layout import EXAMPLES
 from hvq_inpaint.demo.stages import STAGES
 from hvq_inpaint.masks import make_mask
-
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install chromium")
 

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -108,7 +111,7 @@ class Visit:
     def drag(self, *points: tuple[float, float]) -> None:
         """Brush or eraser through points (x, y) of the canvas, each in [0, 1]."""
         canvas = self.page.locator("#editor .pixi-target canvas")
-        canvas.scroll_into_view_if_needed()
+        canvas.hover()  # waits until it stands still
         box = canvas.bounding_box()
         places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
         self.page.mouse.move(*places[0])
@@ -129,11 +132,15 @@ class Visit:
         status = self.page.locator("#status")
         before = status.inner_text()
         self.page.locator("#fill").click()
-        self.page.wait_for_function(
-            "before => { const now = document.querySelector('#status').innerText;"
-            " return now !== before && now.startsWith('Filled '); }",
-            arg=before,
-        )
+        try:
+            self.page.wait_for_function(
+                "before => { const now = document.querySelector('#status').innerText;"
+                " return now !== before && now.startsWith('Filled '); }",
+                arg=before,
+            )
+        except playwright.TimeoutError:
+            said = [status.inner_text(), *self.page.locator("[data-testid=toast-body]").all_inner_texts()]
+            raise AssertionError(f"nothing was filled; the page says {said}") from None
 
     def editor(self) -> tuple[np.ndarray, np.ndarray]:
         """The photograph (H, W, 3) in the editor, and what is painted (H, W) bool."""
