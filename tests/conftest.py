@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 os.environ.update(
     HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", GRADIO_ANALYTICS_ENABLED="False"
@@ -24,6 +27,9 @@ from hvq_inpaint.evaluation.networks import MetricNetworks
 from hvq_inpaint.evaluation.options import EvaluationOptions
 from hvq_inpaint.masks import random_walk_mask
 from hvq_inpaint.metrics import LPIPS
+
+if TYPE_CHECKING:
+    from hvq_inpaint.demo import Limits
 
 torch.set_num_threads(2)
 
@@ -73,6 +79,34 @@ def make_pixels(height: int, width: int, seed: int = 0) -> np.ndarray:
     ]
     picture = 127 + 90 * np.stack(waves, axis=-1) + generator.normal(0, 6, (height, width, 3))
     return np.clip(np.round(picture), 0, 255).astype(np.uint8)
+
+
+def make_holes(height: int, width: int, *holes: tuple[slice, slice]) -> np.ndarray:
+    """A mask, (height, width) bool, True in each of the boxes `holes`, which `np.s_` writes."""
+    mask = np.zeros((height, width), dtype=bool)
+    for hole in holes:
+        mask[hole] = True
+    return mask
+
+
+def in_mode(mode: str, height: int = 20, width: int = 30) -> Image.Image:
+    """A picture of any accepted mode, with an alpha of several values where the mode has one."""
+    pixels = make_pixels(height, width)
+    if mode.startswith("I;16"):
+        numbers = (pixels[..., 0].astype(np.uint16) * 257).astype(">u2" if mode == "I;16B" else "<u2")
+        return Image.frombytes(mode, (width, height), numbers.tobytes())
+    image = Image.fromarray(pixels).convert(mode)
+    if mode in ("LA", "RGBA"):
+        image.putalpha(Image.fromarray(pixels[..., 1] // 64 * 85))
+    return image
+
+
+def write_png_that_claims(path: Path, width: int, height: int) -> None:
+    """A PNG of four pixels whose header alone says that it is so large."""
+    Image.new("RGB", (2, 2)).save(path)
+    png = path.read_bytes()
+    header = png[12:16] + width.to_bytes(4, "big") + height.to_bytes(4, "big") + png[24:29]
+    path.write_bytes(png[:12] + header + zlib.crc32(header).to_bytes(4, "big") + png[33:])
 
 
 @pytest.fixture
@@ -133,6 +167,29 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Image.fromarray(make_pixels(37, 50)).save("photo.png")
     Image.fromarray(random_walk_mask(37, 50, 0.2, 0)).save("mask.png")
     return folder
+
+
+@contextmanager
+def serve(
+    models: HVQInpainter | dict[str, HVQInpainter], folder: Path, limits: Limits | None = None, **options: Any
+) -> Iterator[str]:
+    """The address of the page, served by this process on a free port; what it is sent and makes lies in `folder`.
+
+    Args:
+        options: further ones of `build`.
+    """
+    from hvq_inpaint.demo import build, launch  # slow to import
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(folder))  # before `build`: every component looks at it as it is made
+        page = build(models, limits, **options)
+        try:
+            yield launch(page, limits, server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True)
+        finally:
+            page.close()
 
 
 def contents(folder: Path) -> dict[str, bytes]:

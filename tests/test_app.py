@@ -12,12 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import make_model, make_pixels
+from conftest import make_model, pixels_of, serve
 from gradio_client import Client, handle_file
-from PIL import Image
 
 import app
-from hvq_inpaint.demo import build, launch
 
 ROOT = Path(__file__).parent.parent
 
@@ -105,27 +103,15 @@ def on_another_machine(function: Callable[..., Iterator[Any]]) -> Callable[..., 
     return run
 
 
-def test_a_fill_can_run_on_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
-    pixels, mask = make_pixels(40, 60), np.zeros((40, 60), dtype=bool)
-    mask[10:20, 20:40] = True
-    Image.fromarray(pixels).save(tmp_path / "photograph.png")
-    Image.fromarray(mask).save(tmp_path / "mask.png")
-    page = build(make_model(), on_gpu=on_another_machine)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    address = launch(page, server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True)
-    client = Client(address, download_files=str(tmp_path / "downloads"), verbose=False)
-    (path,), stages, report = client.predict(
-        *(handle_file(str(tmp_path / name)) for name in ("photograph.png", "mask.png")),
-        compare=True,
-        api_name="/inpaint",
-    )
-    client.close()
-    page.close()
-    expected = make_model().inpaint(pixels, mask)
-    assert np.array_equal(np.asarray(Image.open(path)), expected.image)
+def test_a_fill_can_run_on_another_machine(workplace: Path, tmp_path: Path) -> None:
+    with serve(make_model(), tmp_path / "gradio", on_gpu=on_another_machine) as address:
+        client = Client(address, download_files=str(tmp_path / "downloads"), verbose=False)
+        (path,), stages, report = client.predict(
+            *map(handle_file, ("photo.png", "mask.png")), compare=True, api_name="/inpaint"
+        )
+        client.close()
+    expected = make_model().inpaint("photo.png", "mask.png")
+    assert np.array_equal(pixels_of(path), expected.image)
     assert len(stages) == 8 and report["figures"]["composite"]["psnr"] > 0
 
 

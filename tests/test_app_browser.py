@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import make_model, make_pixels
+from conftest import make_model, make_pixels, serve
 from PIL import Image
 from visit import CHROMIUM, CHROMIUM_OPTIONS, PATIENCE, Visit, playwright
 
-from hvq_inpaint.demo import Limits, build, launch
+from hvq_inpaint.demo import Limits
 from hvq_inpaint.demo.layout import EXAMPLES
 from hvq_inpaint.demo.stages import STAGES
 from hvq_inpaint.masks import make_mask
@@ -34,15 +33,8 @@ def model() -> Any:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory, model: Any) -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        limits = Limits(megapixels=3)
-        page = build(model, limits)
-        yield launch(page, limits, server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True)
-        page.close()
+    with serve(model, tmp_path_factory.mktemp("gradio"), Limits(megapixels=3)) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

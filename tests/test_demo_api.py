@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import threading
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,24 +13,17 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from conftest import make_model, make_pixels, pixels_of
+from conftest import in_mode, make_holes, make_model, make_pixels, pixels_of, serve, write_png_that_claims
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
 from hvq_inpaint import HVQInpainter
-from hvq_inpaint.demo import Limits, build, launch
+from hvq_inpaint.demo import Limits
 from hvq_inpaint.masks import make_mask
 from hvq_inpaint.visualize import STAGE_NAMES
 
 HEIGHT, WIDTH = 60, 90
-
-
-def free_port() -> int:
-    """A port of the loopback interface that the system has just found free."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_briefly(job: Any) -> Exception | None:
@@ -49,25 +41,20 @@ def served() -> HVQInpainter:
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory, served: HVQInpainter) -> Iterator[Client]:
+    looked_up: list[object] = []
+    resolve = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *arguments: Any, **options: Any) -> Any:
+        looked_up.append(host)
+        return resolve(host, *arguments, **options)
+
+    models = {"first": served, "second": make_model(1)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
-        looked_up: list[object] = []
-        resolve = socket.getaddrinfo
-
-        def getaddrinfo(host: Any, *arguments: Any, **options: Any) -> Any:
-            looked_up.append(host)
-            return resolve(host, *arguments, **options)
-
         patch.setattr(socket, "getaddrinfo", getaddrinfo)
-        limits = Limits(megapixels=0.2, queue=2)
-        page = build({"first": served, "second": make_model(1)}, limits)
-        address = launch(
-            page, limits, server_name="127.0.0.1", server_port=free_port(), prevent_thread_lock=True, quiet=True
-        )
-        client = Client(address, download_files=str(tmp_path_factory.mktemp("downloads")), verbose=False)
-        yield client
-        client.close()
-        page.close()
+        with serve(models, tmp_path_factory.mktemp("gradio"), Limits(megapixels=0.2, queue=2)) as address:
+            client = Client(address, download_files=str(tmp_path_factory.mktemp("downloads")), verbose=False)
+            yield client
+            client.close()
     assert {str(host) for host in looked_up} <= {"127.0.0.1", "localhost", "None"}
 
 
@@ -78,21 +65,13 @@ def pixels() -> np.ndarray:
 
 @pytest.fixture
 def mask() -> np.ndarray:
-    mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
-    mask[20:35, 30:60] = True
-    return mask
+    return make_holes(HEIGHT, WIDTH, np.s_[20:35, 30:60])
 
 
 def save(image: Image.Image | np.ndarray, path: Path, **options: Any) -> Any:
     """Write a picture and give it as the client sends it."""
     (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(path, **options)
     return handle_file(str(path))
-
-
-def with_size(png: bytes, side: int) -> bytes:
-    """A PNG whose header says that it is `side` x `side` pixels."""
-    header = png[12:16] + side.to_bytes(4, "big") * 2 + png[24:29]
-    return png[:12] + header + zlib.crc32(header).to_bytes(4, "big") + png[33:]
 
 
 @pytest.fixture
@@ -173,8 +152,7 @@ def test_damage_and_measure(client: Client, photograph: Any, pixels: np.ndarray)
 def test_figures_that_do_not_exist_are_null(client: Client, tmp_path: Path) -> None:
     black = np.zeros((8, 40, 3), dtype=np.uint8)
     black[:, :8] = 90
-    hole = np.zeros((8, 40), dtype=bool)
-    hole[2:5, 20:24] = True
+    hole = make_holes(8, 40, np.s_[2:5, 20:24])
     _, _, report = inpaint(client, save(black, tmp_path / "black.png"), save(hole, tmp_path / "hole.png"), compare=True)
     assert report["figures"]["damaged"] == {"psnr": None, "ssim": None, "l1": 0.0}
 
@@ -191,11 +169,9 @@ def test_what_is_transparent_is_filled_without_a_mask(client: Client, tmp_path: 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
 def test_mode_profile_and_exif_are_kept(
-    client: Client, tmp_path: Path, pixels: np.ndarray, mask_file: Any, mask: np.ndarray, mode: str
+    client: Client, tmp_path: Path, mask_file: Any, mask: np.ndarray, mode: str
 ) -> None:
-    image = Image.fromarray(pixels).convert("L" if mode == "I;16" else mode)
-    if mode == "I;16":
-        image = Image.fromarray(np.asarray(image).astype(np.uint16) * 250)
+    image = in_mode(mode, HEIGHT, WIDTH)
     exif = Image.Exif()
     exif[0x010E] = "a description"
     suffix = ".tif" if mode == "CMYK" else ".png"
@@ -213,7 +189,7 @@ def test_bad_uploads_are_refused_with_a_sentence_and_the_server_lives(
     whole = (tmp_path / "photograph.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "words.png").write_text("not a picture")
-    (tmp_path / "bomb.png").write_bytes(with_size(whole, 60000))
+    write_png_that_claims(tmp_path / "bomb.png", 60000, 60000)
     large = save(make_pixels(400, 501), tmp_path / "large.png")
     for image, message in (
         (handle_file(str(tmp_path / "cut.png")), r"^cut\.png can't be decoded"),

@@ -1,135 +1,278 @@
-"""The models of a page, and a fill step by step and within limits."""
+"""The models of a page and a fill by one of them: what is filled, what is announced of it, and when it is stopped."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import make_model, make_pixels
+from conftest import make_holes, make_model, make_pixels
 from PIL import Image
 
 from hvq_inpaint import HVQInpainter, InvalidInputError
-from hvq_inpaint.demo.fills import Filler, Options, hole_of
+from hvq_inpaint.demo.fills import Filler, Options, Progress, hole_of
 from hvq_inpaint.demo.limits import Limits
-from hvq_inpaint.visualize import STAGE_NAMES
+
+ENCODED = ("credibility", "damaged", "global_codes")
+DECODED = ("coarse", "local_codes")
+REFINED = ("composite", "refined")
 
 
 @pytest.fixture
 def photograph() -> Image.Image:
-    return Image.fromarray(make_pixels(64, 400))
+    """Low and very wide: holes far from each other get a crop each, and each crop is soon filled."""
+    return Image.fromarray(make_pixels(24, 1400))
 
 
 @pytest.fixture
 def mask() -> np.ndarray:
-    mask = np.zeros((64, 400), dtype=bool)
-    mask[20:40, 100:130] = True
-    return mask
+    return make_holes(24, 1400, np.s_[8:16, 20:40])
 
 
-class Clock:
-    """Stands in for `time`: every look at it is `step` seconds after the last one."""
+@pytest.fixture
+def two_holes() -> np.ndarray:
+    """The second one is larger."""
+    return make_holes(24, 1400, np.s_[8:16, 20:40], np.s_[4:20, 1340:1380])
 
-    def __init__(self, step: float) -> None:
-        self.step, self.now = step, 0.0
 
-    def monotonic(self) -> float:
-        self.now += self.step
-        return self.now
+def fill(
+    model: HVQInpainter, photograph: Any, mask: Any, limits: Limits | None = None, **options: Any
+) -> list[Progress]:
+    return list(Filler({"only": model}, limits or Limits()).run(photograph, mask, Options("only", **options)))
+
+
+def watch(model: HVQInpainter, photograph: Any, mask: Any, **options: Any) -> list[Progress]:
+    """The same, before the eyes of someone who shows just what is announced, and has at any time what there is."""
+    shown: dict[str, np.ndarray] = {}
+    seen = []
+    for progress in Filler({"only": model}).run(photograph, mask, Options("only", **options)):
+        stages = progress.result.stages
+        shown |= {name: np.array(stages[name]) for name in progress.changed}
+        assert set(shown) == set(stages)
+        assert all(np.array_equal(shown[name], stages[name]) for name in stages)
+        seen.append(progress)
+    return seen
+
+
+def set_clock(monkeypatch: pytest.MonkeyPatch, times: Iterable[float]) -> None:
+    """What the looks at the clock show, in order; a further look fails. The first one is at the beginning, and then
+    there are two for each step that is shown: when it is done and once it was shown."""
+    monkeypatch.setattr("hvq_inpaint.demo.fills.time.monotonic", iter(times).__next__)
+
+
+# ---------------------------------------------------------------- what is filled
 
 
 def test_the_last_progress_has_what_inpaint_gives(
+    model: HVQInpainter, photograph: Image.Image, two_holes: np.ndarray
+) -> None:
+    options = {"seed": 7, "num_results": 2, "dilate": 1, "feather": 2, "strategy": "crop"}
+    expected = model.inpaint(photograph, two_holes, **options)
+    *before, last = fill(model, photograph, two_holes, **options)
+    assert last.finished and last.done == last.total == 10 and not any(progress.finished for progress in before)
+    assert len(last.result.images) == 2 and all(map(np.array_equal, last.result.images, expected.images))
+    assert set(last.result.stages) == set(expected.stages)
+    for name in expected.stages:
+        assert np.array_equal(last.result.stages[name], expected.stages[name]), name
+
+
+@pytest.mark.parametrize(
+    "option", [{"strategy": "resize"}, {"dilate": 2}, {"feather": 3}, {"seed": 4, "num_results": 2}]
+)
+def test_each_option_reaches_the_model(
+    model: HVQInpainter, photograph: Image.Image, mask: np.ndarray, option: dict[str, Any]
+) -> None:
+    plain = {"num_results": option["num_results"]} if "num_results" in option else {}
+    results, others = (fill(model, photograph, mask, **options)[-1].result.images for options in (option, plain))
+    assert all(map(np.array_equal, results, model.inpaint(photograph, mask, **option).images))
+    assert not all(map(np.array_equal, results, others))
+
+
+def test_the_hole_that_is_measured_is_the_one_that_is_filled(
     model: HVQInpainter, photograph: Image.Image, mask: np.ndarray
 ) -> None:
-    options = Options("only", num_results=2, seed=5, dilate=2, feather=3, strategy="resize")
-    seen = list(Filler({"only": model}).run(photograph, mask, options))
-    expected = model.inpaint(photograph, mask, 5, 2, dilate=2, feather=3, strategy="resize")
-    assert [progress.finished for progress in seen] == [False] * (len(seen) - 1) + [True]
-    assert all(map(np.array_equal, seen[-1].result.images, expected.images))
-    assert seen[-1].done == seen[-1].total == 5 and seen[-1].seconds > 0
+    rows, columns = np.mgrid[0:24, 0:1400]
+    outside = np.hypot(
+        np.maximum(0, np.maximum(8 - rows, rows - 15)), np.maximum(0, np.maximum(20 - columns, columns - 39))
+    )
+    for dilate, feather in ((0, 0), (3, 0), (0, 2), (3, 2)):
+        hole = hole_of(mask, Options("only", dilate=dilate, feather=feather))
+        assert np.array_equal(hole, outside <= dilate + feather)
+        result = fill(model, photograph, mask, dilate=dilate, feather=feather)[-1].result
+        assert not np.asarray(result.stages["damaged"])[hole].any()
+        assert np.array_equal(np.asarray(result.image)[~hole], np.asarray(photograph)[~hole])
 
 
-def test_every_stage_is_announced_once_it_is_there(
-    model: HVQInpainter, photograph: Image.Image, mask: np.ndarray
-) -> None:
-    seen = list(Filler({"only": model}).run(photograph, mask, Options("only")))
-    announced: set[str] = set()
-    for progress in seen:
-        announced |= set(progress.changed)
-        assert set(progress.changed) <= set(progress.result.stages)
-    assert announced == set(STAGE_NAMES) and len(seen) == 3
+def test_a_file_and_its_transparency_can_be_filled(model: HVQInpainter, tmp_path: Path) -> None:
+    pixels, hole = make_pixels(32, 40), make_holes(32, 40, np.s_[8:16, 10:20])
+    image = Image.fromarray(pixels)
+    image.putalpha(Image.fromarray(~hole))
+    image.save(tmp_path / "holes.png")
+    filled = np.asarray(fill(model, str(tmp_path / "holes.png"), None)[-1].result.image)
+    assert np.array_equal(filled[~hole][:, :3], pixels[~hole]) and (filled[..., 3] == 255).all()
 
 
-def test_a_fill_of_many_parts_is_not_shown_at_every_step(model: HVQInpainter, monkeypatch: pytest.MonkeyPatch) -> None:
-    photograph = Image.fromarray(make_pixels(600, 600))
-    mask = np.zeros((600, 600), dtype=bool)
-    mask[20:590:140, 20:590:140] = True
-    filler = Filler({"only": model})
-    shown = {}
-    for step in (0.001, 0.3):
-        monkeypatch.setattr("hvq_inpaint.demo.fills.time", Clock(step))
-        seen = list(filler.run(photograph, mask, Options("only", strategy="crop")))
-        assert seen[-1].finished and seen[-1].total > 9
-        assert set(STAGE_NAMES) == {name for progress in seen for name in progress.changed}
-        shown[step] = len(seen)
-    assert shown[0.001] == 2 < shown[0.3]
+def test_what_can_not_be_filled_is_refused(model: HVQInpainter, photograph: Image.Image, mask: np.ndarray) -> None:
+    for marks, options in (
+        (mask[:, 1:], {}),
+        (np.zeros_like(mask), {}),
+        (None, {}),
+        (mask, {"strategy": "none"}),
+        (mask, {"num_results": 0}),
+        (mask, {"seed": -1}),
+    ):
+        with pytest.raises(InvalidInputError):
+            fill(model, photograph, marks, **options)
 
 
-def test_a_fill_that_takes_too_long_is_stopped(
-    model: HVQInpainter, photograph: Image.Image, mask: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("hvq_inpaint.demo.fills.time", Clock(10.0))
-    filler = Filler({"only": model}, Limits(seconds=25))
-    with pytest.raises(InvalidInputError, match=r"^The fill was stopped after 25 seconds, the limit of this page"):
-        list(filler.run(photograph, mask, Options("only", num_results=4)))
+# ---------------------------------------------------------------- models
 
 
-def test_dropping_the_fill_cancels_it(
-    model: HVQInpainter, photograph: Image.Image, mask: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    refined: list[Any] = []
-    refine = model.refine
-    monkeypatch.setattr(model, "refine", lambda *arguments: refined.append(1) or refine(*arguments))
-    fill: Iterator[Any] = Filler({"only": model}).run(photograph, mask, Options("only", num_results=4))
-    while not next(fill).result.images:
-        pass
-    fill.close()
-    assert len(refined) == 1
-
-
-def test_only_the_models_of_the_page_can_be_used(
-    model: HVQInpainter, photograph: Image.Image, mask: np.ndarray
-) -> None:
-    filler = Filler({"first": model, "second": make_model(1)})
-    for name in ("hub/model", "user/name", "../first", ""):
-        with pytest.raises(InvalidInputError, match=r"^There is no model .* here; choose one of first, second\.$"):
-            list(filler.run(photograph, mask, Options(name)))
-    results = [list(filler.run(photograph, mask, Options(name)))[-1].result.image for name in filler.models]
+def test_each_model_fills_by_its_name(model: HVQInpainter, photograph: Image.Image, mask: np.ndarray) -> None:
+    models = {"first": model, "second": make_model(1, num_codes=16)}
+    filler = Filler(models)
+    results = [list(filler.run(photograph, mask, Options(name)))[-1].result.image for name in models]
+    assert all(map(np.array_equal, results, [each.inpaint(photograph, mask).image for each in models.values()]))
     assert not np.array_equal(*results)
-    assert filler.num_codes("first") == model.config.num_codes
+    assert [filler.num_codes(name) for name in models] == [model.config.num_codes, 16]
 
 
-def test_the_hole_grows_as_the_options_say(mask: np.ndarray) -> None:
-    assert hole_of(mask, Options("only")).sum() == mask.sum()
-    grown = hole_of(mask, Options("only", dilate=1, feather=2))
-    assert grown[:, 97:133].any(axis=0).all() and grown[20:40, 97:133].all() and not grown[:, :97].any()
+@pytest.mark.parametrize("name", ["", "First", "first ", "../first", "user/name", "hub/model"])
+def test_a_model_that_is_not_in_the_list_is_refused(
+    model: HVQInpainter, photograph: Image.Image, mask: np.ndarray, name: str
+) -> None:
+    filler = Filler({"first": model, "second": model})
+    for use in (filler.num_codes, lambda name: list(filler.run(photograph, mask, Options(name)))):
+        with pytest.raises(InvalidInputError) as refused:
+            use(name)
+        assert str(refused.value) == f"There is no model {name!r} here; choose one of first, second."
 
 
-@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
-@pytest.mark.parametrize("name", ["megapixels", "seconds", "queue"])
-def test_limits_are_more_than_nothing(name: str, value: float) -> None:
-    with pytest.raises(InvalidInputError, match=f"^The limit {name} must be a finite number above 0"):
-        Limits(**{name: value})
+# ---------------------------------------------------------------- what is announced
 
 
-def test_limits_of_size_file_and_strategy() -> None:
-    limits = Limits(megapixels=3)
-    limits.check_size(2000, 1500)
-    with pytest.raises(InvalidInputError, match=r"^The photograph has 3\.0 megapixels, and this page takes up to 3"):
-        limits.check_size(2001, 1500)
-    assert limits.file_bytes > 3e6 * 4  # the editor sends RGBA, which noise does not let pack
-    limits.check_strategy("original", 2000, 1000)
-    limits.check_strategy("auto", 2000, 1500)
-    with pytest.raises(InvalidInputError, match=r"^The strategy original takes photographs of up to 2 megapixels"):
-        limits.check_strategy("original", 2000, 1001)
+def test_each_step_announces_the_stages_that_it_brings(
+    model: HVQInpainter, photograph: Image.Image, mask: np.ndarray
+) -> None:
+    seen = watch(model, photograph, mask)
+    assert [(progress.done, progress.total, progress.finished) for progress in seen] == [
+        (1, 3, False),
+        (2, 3, False),
+        (3, 3, True),
+    ]
+    assert [progress.changed for progress in seen] == [ENCODED, DECODED, REFINED]
+
+
+def test_further_results_change_no_stage(model: HVQInpainter, photograph: Image.Image, mask: np.ndarray) -> None:
+    seen = watch(model, photograph, mask, num_results=3)
+    assert [(progress.done, progress.changed) for progress in seen] == [
+        (1, ENCODED),
+        (2, DECODED),
+        (3, REFINED),
+        (7, ()),
+    ]
+    assert [len(progress.result.images) for progress in seen] == [0, 0, 1, 3]
+
+
+@pytest.mark.parametrize(
+    ("second", "later"),
+    [
+        pytest.param(np.s_[8:14, 1350:1360], [(), ("coarse",), REFINED], id="smaller"),
+        pytest.param(
+            np.s_[4:20, 1340:1380], [(), ("coarse", "credibility", "global_codes", "local_codes"), REFINED], id="larger"
+        ),
+    ],
+)
+def test_only_what_a_second_hole_changes_is_announced(
+    model: HVQInpainter,
+    photograph: Image.Image,
+    mask: np.ndarray,
+    second: tuple[slice, slice],
+    later: list[tuple[str, ...]],
+) -> None:
+    """The maps are those of the largest hole."""
+    mask[second] = True
+    seen = watch(model, photograph, mask, strategy="crop")
+    assert [progress.changed for progress in seen] == [ENCODED, DECODED, REFINED, *later]
+
+
+@pytest.mark.parametrize(
+    ("parts", "step", "shown"),
+    [
+        (3, 0.001, list(range(1, 10))),
+        (4, 0.001, [1, 12]),
+        (4, 0.3, [1, 3, 5, 7, 9, 11, 12]),  # a look at the clock after each step and each progress: 0.6 s between them
+        (4, 1.0, list(range(1, 13))),
+    ],
+)
+def test_a_fill_of_many_parts_is_shown_every_half_second(
+    model: HVQInpainter, monkeypatch: pytest.MonkeyPatch, parts: int, step: float, shown: list[int]
+) -> None:
+    width = 400 * parts
+    mask = make_holes(16, width, *(np.s_[4:12, left : left + 20] for left in range(190, width, 400)))
+    set_clock(monkeypatch, count(0, step))
+    seen = watch(model, Image.fromarray(make_pixels(16, width)), mask, strategy="crop")
+    assert [progress.done for progress in seen] == shown and seen[-1].total == 3 * parts
+
+
+# ---------------------------------------------------------------- when it is stopped
+
+
+def test_seconds_count_from_the_beginning(
+    model: HVQInpainter, photograph: Image.Image, mask: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_clock(monkeypatch, [1000.0, 1002.0, 1003.0, 1005.0, 1006.0, 1009.5, 1010.0])
+    assert [progress.seconds for progress in fill(model, photograph, mask)] == [2.0, 5.0, 9.5]
+
+
+def test_a_fill_may_take_as_long_as_the_limit(
+    model: HVQInpainter, photograph: Image.Image, mask: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_clock(monkeypatch, [1000.0, 1000.0, 1000.0, 1010.0, 1010.0, 1010.0, 1010.0])
+    assert fill(model, photograph, mask, Limits(seconds=10))[-1].finished
+
+
+def test_a_fill_is_stopped_at_the_first_step_beyond_the_limit(
+    model: HVQInpainter, photograph: Image.Image, mask: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_clock(monkeypatch, [1000.0, 1001.0, 1001.0, 1010.25])
+    refined: list[Any] = []
+    monkeypatch.setattr(model, "refine", refined.append)
+    run = Filler({"only": model}, Limits(seconds=10.0)).run(photograph, mask, Options("only"))
+    assert next(run).done == 1
+    with pytest.raises(InvalidInputError) as stopped:
+        next(run)
+    assert str(stopped.value) == (
+        "The fill was stopped after 10 seconds, the limit of this page: mark less, ask for fewer results, or take a "
+        "smaller photograph."
+    )
+    assert refined == []
+
+
+def test_a_fill_that_is_finished_is_shown_however_long_it_took(
+    model: HVQInpainter, photograph: Image.Image, mask: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_clock(monkeypatch, [0.0, 1.0, 1.0, 2.0, 2.0, 99.0, 99.0])
+    last = fill(model, photograph, mask, Limits(seconds=10))[-1]
+    assert last.finished and last.seconds == 99 and len(last.result.images) == 1
+
+
+def test_nothing_is_computed_before_it_is_asked_for_or_once_the_fill_is_dropped(
+    model: HVQInpainter, photograph: Image.Image, mask: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    for name in ("encode", "refine"):
+        method = getattr(model, name)
+        monkeypatch.setattr(
+            model, name, lambda *inputs, name=name, method=method: calls.append(name) or method(*inputs)
+        )
+    run = Filler({"only": model}).run(photograph, mask, Options("only", num_results=4))
+    assert calls == []
+    for expected in (["encode"], ["encode"], ["encode", "refine"]):
+        next(run)
+        assert calls == expected
+    run.close()
+    assert calls == ["encode", "refine"] and list(run) == []

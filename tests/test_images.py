@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from conftest import make_pixels
+from conftest import in_mode, make_pixels
 from PIL import Image
 from skimage.color import lab2rgb
 
@@ -37,18 +37,6 @@ def test_every_form_of_an_image_gives_the_same_pixels(tmp_path):
     ]
     for form in forms:
         assert np.array_equal(load_photograph(form).pixels(), PIXELS)
-
-
-def in_mode(mode: str, height: int = 20, width: int = 30) -> Image.Image:
-    """A picture of any accepted mode, with an alpha of several values where the mode has one."""
-    pixels = make_pixels(height, width)
-    if mode.startswith("I;16"):
-        numbers = (pixels[..., 0].astype(np.uint16) * 257).astype(">u2" if mode == "I;16B" else "<u2")
-        return Image.frombytes(mode, (width, height), numbers.tobytes())
-    image = Image.fromarray(pixels).convert(mode)
-    if mode in ("LA", "RGBA"):
-        image.putalpha(Image.fromarray(pixels[..., 1] // 64 * 85))
-    return image
 
 
 ACCEPTED = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I;16B")

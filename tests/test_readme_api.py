@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,10 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_model, make_pixels, pixels_of
-from PIL import Image
-
-from hvq_inpaint.demo import build, launch
+from conftest import make_model, pixels_of, serve
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 ADDRESS = "http://127.0.0.1:7860"  # in the README
@@ -30,24 +26,15 @@ def example(language: str, needle: str) -> str:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        page = build(make_model())
-        yield launch(page, server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True).rstrip("/")
-        page.close()
+    with serve(make_model(), tmp_path_factory.mktemp("gradio")) as address:
+        yield address.rstrip("/")
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """With `photograph.png` and `mask.png`."""
-    mask = np.zeros((40, 60), dtype=bool)
-    mask[10:20, 20:40] = True
-    Image.fromarray(make_pixels(40, 60)).save(tmp_path / "photograph.png")
-    Image.fromarray(mask).save(tmp_path / "mask.png")
-    return tmp_path
+def folder(workplace: Path) -> Path:
+    """With `photograph.png` and `mask.png`, as the README calls them."""
+    (workplace / "photo.png").rename(workplace / "photograph.png")
+    return workplace
 
 
 def check(result: str | Path, folder: Path) -> None:
