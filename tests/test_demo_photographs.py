@@ -326,6 +326,7 @@ def test_webp_is_offered_up_to_its_longest_side() -> None:
     [
         ("holiday.jpg", "holiday"),
         ("a b;c'd.png", "a-b-c-d"),
+        ("a, b (2).png", "a-b-2"),
         ("Übung.png", "Übung"),
         ("x" * 300 + ".png", "x" * 60),
         ("", "photograph"),

@@ -117,6 +117,7 @@ def test_each_map_is_shown_with_its_own_codes(model: HVQInpainter, name: str) ->
 
 def test_small_pictures_of_the_photographs_size_are_shown_as_they_are(model: HVQInpainter) -> None:
     result, *_ = filled(model, 32, 40, np.s_[8:16, 8:20])
+    assert {name for name, value in result.stages.items() if isinstance(value, Image.Image)} == set(MEASURED)
     for name in MEASURED:
         assert np.array_equal(stage_picture(name, result, NUM_CODES), result.stages[name])
 
@@ -204,11 +205,15 @@ def test_words_in_use_are_the_different_ones(codes: np.ndarray, said: str) -> No
     assert codes_in_use(codes, 8) == said
 
 
-def test_the_part_that_is_shown_is_that_of_the_largest_hole(model: HVQInpainter) -> None:
-    result, *_ = filled(model, 24, 300, np.s_[8:16, 10:20], np.s_[4:20, 260:280], strategy="crop", working_size=64)
-    assert len(result.crops) == 2 and result.main_crop is result.crops[1]
-    left, _, right, _ = result.main_crop.box
-    said = f"Shown: {right - left} x 24 pixels around the largest hole"
+@pytest.mark.parametrize(("hole", "width"), [(np.s_[4:20, 10:20], 64), (np.s_[2:22, 220:280], 120)])
+def test_the_part_that_is_shown_is_that_of_the_largest_hole(
+    model: HVQInpainter, hole: tuple[slice, slice], width: int
+) -> None:
+    """At the left border; and towards the right, where a hole that is too large for the working size gets more room."""
+    holes = np.s_[8:16, 130:140], hole
+    result, *_ = filled(model, 24, 300, *holes, strategy="crop", working_size=64)
+    assert len(result.crops) == 2
+    said = f"Shown: {width} x 24 pixels around the largest hole"
     assert shown_part(result) == f"{said}; 1 more part was worked on."
     assert shown_part(replace(result, crops=result.crops[1:])) == f"{said}."
     assert shown_part(replace(result, crops=result.crops[:1] * 3)) == f"{said}; 2 more parts were worked on."
