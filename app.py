@@ -7,10 +7,12 @@ or ZeroGPU.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 try:
     import spaces  # ZeroGPU; it has to come before torch
@@ -19,9 +21,12 @@ except ImportError:
 
 from hvq_inpaint import HVQInpainter, InvalidInputError
 from hvq_inpaint.commands import load_model
-from hvq_inpaint.demo import Limits, build, launch
+from hvq_inpaint.demo import Limits, build, launch, visitors_folder
 
 BUNDLED = "bundled"
+
+# For which a fill reserves ZeroGPU's GPU at most. It takes far less, and a visitor is only let in who has as much left.
+_GPU_SECONDS = 30
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -60,7 +65,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--seconds", type=float, default=defaults["seconds"], help="the longest fill (default: %(default)s)"
     )
     limits.add_argument(
-        "--queue", type=int, default=defaults["queue"], help="fills that may wait for their turn (default: %(default)s)"
+        "--queue",
+        type=int,
+        default=defaults["queue"],
+        help="requests that may wait for their turn, of all visitors together (default: %(default)s)",
     )
     return parser.parse_args(arguments)
 
@@ -82,14 +90,20 @@ def load_models(names: Sequence[str] | None, device: str) -> dict[str, HVQInpain
     return models
 
 
+def _on_zerogpu(limits: Limits) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The decorator of what needs the GPU; it does nothing elsewhere than on ZeroGPU."""
+    return spaces.GPU(duration=round(min(_GPU_SECONDS, max(1, limits.seconds))))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Load the models and serve the page until it is interrupted; the exit status."""
     options = parse_arguments(arguments)
     try:
         limits = Limits(options.megapixels, options.seconds, options.queue)
         models = load_models(options.model, options.device)
-        page = build(models, limits, on_gpu=spaces.GPU if spaces else None)
-        launch(page, limits, server_name=options.host, server_port=options.port, share=options.share)
+        with visitors_folder():
+            page = build(models, limits, on_gpu=_on_zerogpu(limits) if spaces else None)
+            launch(page, limits, server_name=options.host, server_port=options.port, share=options.share)
     except (InvalidInputError, OSError) as error:  # an OSError: the address or the port can't be had
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -97,4 +111,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # As Ctrl + C: the server is closed and the files of visitors are deleted.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

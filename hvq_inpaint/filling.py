@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
+from itertools import product, zip_longest
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,8 @@ OUTPUT_TYPES = ("pil", "numpy", "torch")
 # The parts of the network in the order in which a region goes through them: `encoder` gives global codes and
 # credibility, `decoder` local codes and the coarse picture, `refiner` the refined one and the composite.
 STEP_PARTS = ("encoder", "decoder", "refiner")
+# Between decoder and refiner of a region that is refined in tiles: one more tile is done.
+TILE = "tile"
 
 # A fill from a reduced scale is refined in tiles of this side, of which so much overlaps the next.
 _TILE, _OVERLAP = 512, 96
@@ -147,9 +149,9 @@ class InpaintResult:
 
 @dataclass
 class FillStep:
-    """A step of a fill: one part of the network is done with one region."""
+    """A step of a fill: one part of the network is done with one region, or with a tile of it."""
 
-    part: str  # of `STEP_PARTS`
+    part: str  # of `STEP_PARTS`; or `TILE`, after which there is nothing new yet and `done` is as before
     number: int  # which result it belongs to, from 0; the stages are those of result 0
     done: int  # steps so far
     total: int
@@ -272,7 +274,7 @@ def fill_steps(
     done = 0
     for region in job.regions:
         for part, number in _work(model, [(job, region)], options):
-            done += 1
+            done += part != TILE
             yield FillStep(part, number, done, total, job, options)
 
 
@@ -298,7 +300,7 @@ def _batches(works: list[tuple[_Job, Region]], batch_size: int) -> Iterator[list
 def _work(model: HVQInpainter, batch: list[tuple[_Job, Region]], options: FillOptions) -> Iterator[tuple[str, int]]:
     """One region of each of some photographs; yields the part of the network that is done, and for which result.
 
-    The encoder runs once for all results, decoder and refiner for each.
+    The encoder runs once for all results, decoder and refiner for each. `TILE` comes after each tile of the refiner.
     """
     device = model.vqvae.global_quantizer.codebook.device
 
@@ -346,19 +348,27 @@ def _work(model: HVQInpainter, batch: list[tuple[_Job, Region]], options: FillOp
         yield "decoder", number
         with running_in(options.precision, device):
             refined = model.refine(coarse, *brought_to_scale(windows)).clamp(0, 1)
-            wholes = [_to_photograph_scale(refined[i : i + 1], region) for i, (_, region) in enumerate(batch)]
-            for index, ((_, region), window) in enumerate(zip(batch, windows, strict=True)):
-                if region.refine:
-                    wholes[index] = _refine_in_tiles(model, wholes[index], *(tensor.to(device) for tensor in window))
+        wholes = [_to_photograph_scale(refined[i : i + 1], region) for i, (_, region) in enumerate(batch)]
+        for index, ((_, region), window) in enumerate(zip(batch, windows, strict=True)):
+            if region.refine:
+                window = [tensor.to(device) for tensor in window]
+                wholes[index] = yield from _refine_in_tiles(
+                    model, wholes[index], *window, options.precision, (TILE, number)
+                )
         for index, (job, region) in enumerate(batch):
             job.filled[number].append((region, wholes[index][0].cpu()))
         yield "refiner", number
 
 
 def _refine_in_tiles(
-    model: HVQInpainter, picture: torch.Tensor, image: torch.Tensor, known: torch.Tensor
-) -> torch.Tensor:
-    """The refiner at the photograph's scale, on a fill that was made at a reduced one.
+    model: HVQInpainter,
+    picture: torch.Tensor,
+    image: torch.Tensor,
+    known: torch.Tensor,
+    precision: str,
+    step: tuple[str, int],
+) -> Generator[tuple[str, int], None, torch.Tensor]:
+    """The refiner at the photograph's scale, on a fill that was made at a reduced one; yields `step` after each tile.
 
     The whole fill is blended into the known pixels at once; then tile after tile that has a border is refined, and
     neighbours fade into each other where they overlap.
@@ -370,23 +380,26 @@ def _refine_in_tiles(
     Returns:
         (1, 3, H, W) in [0, 1].
     """
-    blended = model.coarse_composite(picture, image, known)
-    total, weight = torch.zeros_like(blended), torch.zeros_like(known)
-    depth = torch.from_numpy(distance_to(known[0, 0].cpu().numpy() > 0.5)).float().to(known.device)
-    share = (2 - depth / _REFINED_MARGIN).clamp(0, 1)[None, None]  # of the refiner
-    for top in _tile_starts(image.shape[2]):
-        for left in _tile_starts(image.shape[3]):
-            here = (..., slice(top, top + _TILE), slice(left, left + _TILE))
-            if not ((share[here] > 0) & (known[here] < 0.5)).any():
-                continue
-            height, width = known[here].shape[-2:]
+    with running_in(precision, known.device):
+        blended = model.coarse_composite(picture, image, known)
+        total, weight = torch.zeros_like(blended), torch.zeros_like(known)
+        depth = torch.from_numpy(distance_to(known[0, 0].cpu().numpy() > 0.5)).float().to(known.device)
+        share = (2 - depth / _REFINED_MARGIN).clamp(0, 1)[None, None]  # of the refiner
+    for top, left in product(_tile_starts(image.shape[2]), _tile_starts(image.shape[3])):
+        here = (..., slice(top, top + _TILE), slice(left, left + _TILE))
+        if not ((share[here] > 0) & (known[here] < 0.5)).any():
+            continue
+        height, width = known[here].shape[-2:]
+        with running_in(precision, known.device):
             padded = (pad_to_multiple(tensor[here], SIZE_MULTIPLE) for tensor in (blended, known))
             refined = model.refiner(*padded).float().clamp(0, 1)[:, :, :height, :width]
             ramp = _ramp(height, known.device)[:, None] * _ramp(width, known.device)
             total[here] += ramp * refined
             weight[here] += ramp
-    refined = torch.where(weight > 0, total / weight.clamp_min(1e-6), blended)
-    return blended + share * (refined - blended)
+        yield step
+    with running_in(precision, known.device):
+        refined = torch.where(weight > 0, total / weight.clamp_min(1e-6), blended)
+        return blended + share * (refined - blended)
 
 
 def _tile_starts(length: int) -> list[int]:

@@ -311,9 +311,9 @@ class HVQInpainter(
         Args: as for `inpaint`.
 
         Returns:
-            An iterator of steps. Each names the `part` of the network that is done, `encoder`, `decoder` or `refiner`,
-            and its `result()` is what there is by then; the last one's is that of `inpaint`. Dropping the iterator
-            cancels the fill.
+            An iterator of steps. Each names the `part` of the network that is done, `encoder`, `decoder` or `refiner`
+            (or `tile`, a part of a large region's `refiner`), and its `result()` is what there is by then; the last
+            one's is that of `inpaint`. Dropping the iterator cancels the fill.
 
         Raises:
             InvalidInputError: image, mask or an option can't be used; at once, not at the first step.

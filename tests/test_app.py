@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import numpy as np
 import pytest
 from conftest import make_model, pixels_of, serve
 from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
 
 import app
 
@@ -94,11 +96,16 @@ def test_the_bundled_model_is_the_default() -> None:
 
 
 def on_another_machine(function: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
-    """As ZeroGPU does: what goes in and what comes out is pickled on its way."""
+    """As ZeroGPU does: what goes in and what comes out is pickled on its way, and an error loses its sentence."""
 
     def run(*arguments: Any) -> Iterator[Any]:
-        for answer in function(*pickle.loads(pickle.dumps(arguments))):
-            yield pickle.loads(pickle.dumps(answer))
+        try:
+            for answer in function(*pickle.loads(pickle.dumps(arguments))):
+                yield pickle.loads(pickle.dumps(answer))
+        except gr.Error:
+            raise
+        except Exception as error:
+            raise gr.Error(type(error).__name__) from None
 
     return run
 
@@ -109,6 +116,8 @@ def test_a_fill_can_run_on_another_machine(workplace: Path, tmp_path: Path) -> N
         (path,), stages, report = client.predict(
             *map(handle_file, ("photo.png", "mask.png")), compare=True, api_name="/inpaint"
         )
+        with pytest.raises(AppError, match=r"^The mask covers the whole image once it has grown"):
+            client.predict(*map(handle_file, ("photo.png", "mask.png")), dilate=64, api_name="/inpaint")
         client.close()
     expected = make_model().inpaint("photo.png", "mask.png")
     assert np.array_equal(pixels_of(path), expected.image)
@@ -119,7 +128,11 @@ def test_on_zerogpu_the_fill_is_what_gets_the_gpu(tmp_path: Path, model_folder: 
     """`spaces` has to be imported before torch, and its decorator to be given the function that runs a model."""
     (tmp_path / "spaces.py").write_text(
         "import sys\nassert 'torch' not in sys.modules\n"
-        "def GPU(function):\n    print('on the GPU:', function.__qualname__)\n    return function\n"
+        "def GPU(duration):\n"
+        "    def decorate(function):\n"
+        "        print('on the GPU:', function.__qualname__, duration)\n"
+        "        return function\n"
+        "    return decorate\n"
     )
     code = (
         "import app\napp.launch = lambda *arguments, **options: None\n"
@@ -128,4 +141,4 @@ def test_on_zerogpu_the_fill_is_what_gets_the_gpu(tmp_path: Path, model_folder: 
     command = [sys.executable, "-c", f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]\n{code}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "on the GPU: Filler.run\n"
+    assert done.stdout == "on the GPU: build.<locals>.run 30\n"

@@ -84,6 +84,13 @@ def mask_file(tmp_path: Path, mask: np.ndarray) -> Any:
     return save(mask, tmp_path / "mask.png")
 
 
+def call(client: Client, event: int, data: list[Any]) -> str:
+    """What an event answers to whoever sends it any data, as text."""
+    address, session = f"{client.src.rstrip('/')}/gradio_api/queue", {"session_hash": "forged"}
+    httpx.post(f"{address}/join", json={"fn_index": event, "data": data, **session}).raise_for_status()
+    return httpx.get(f"{address}/data", params=session, timeout=60).text
+
+
 def inpaint(client: Client, image: Any, mask: Any, **options: Any) -> tuple[list[str], list[dict[str, str]], Any]:
     return client.predict(image, mask, api_name="/inpaint", **options)
 
@@ -195,7 +202,7 @@ def test_bad_uploads_are_refused_with_a_sentence_and_the_server_lives(
         (handle_file(str(tmp_path / "cut.png")), r"^cut\.png can't be decoded"),
         (handle_file(str(tmp_path / "words.png")), r"^words\.png is not an image"),
         (handle_file(str(tmp_path / "bomb.png")), r"^bomb\.png has more than \d+ pixels"),
-        (large, r"^The photograph has 0\.2 megapixels, and this page takes up to 0\.2"),
+        (large, r"^The picture has 0\.3 megapixels, and this page takes up to 0\.2"),
         (None, r"^There is no photograph: send one as image\.$"),
     ):
         with pytest.raises(AppError, match=message):
@@ -253,13 +260,35 @@ def test_the_editor_takes_no_blobs_into_memory(client: Client) -> None:
     assert answer.status_code == 404
 
 
-def test_what_a_fill_wrote_for_itself_is_gone_afterwards(
-    client: Client, photograph: Any, mask_file: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    (tmp_path / "temporary").mkdir()
-    inpaint(client, photograph, mask_file)
-    assert list((tmp_path / "temporary").glob("hvq-inpaint-*")) == []
+def test_nothing_is_downloaded_for_a_visitor(client: Client, photograph: Any, mask_file: Any) -> None:
+    elsewhere = handle_file("http://127.0.0.1:1/photograph.png")
+    for image, mask in ((elsewhere, mask_file), (photograph, elsewhere)):
+        with pytest.raises(AppError, match=r"^Only files that were uploaded to this page are taken"):
+            inpaint(client, image, mask)
+    with pytest.raises(AppError, match=r"^Only files that were uploaded to this page are taken"):
+        client.predict(elsewhere, "box", 0.2, 0, api_name="/damage")
+
+
+def test_whatever_a_visitor_names_is_looked_at(client: Client) -> None:
+    """Every event is open to programs too, also those of the page alone; Gradio itself would read any file for some."""
+    types = {part["id"]: part["type"] for part in client.config["components"]}
+    read = {types[number] for event in client.config["dependencies"] for number in event["inputs"]}
+    assert read == {"state", "imageeditor", "image", "file", "dropdown", "slider", "number", "checkbox", "radio"}
+    (number,) = (part["id"] for part in client.config["components"] if part["props"].get("elem_id") == "mask")
+    (event,) = (event for event in client.config["dependencies"] if number in event["inputs"])
+    forged = {"path": __file__, "orig_name": "mine.png"}
+    given = [forged if number == part else None for part in event["inputs"] if types[part] != "state"]
+    said = call(client, event["id"], [*given[:3], "name", *given[3:]])
+    assert "Only files that were uploaded to this page are taken" in said and __file__ not in said
+
+
+def test_a_call_reports_its_progress(client: Client, photograph: Any, mask_file: Any) -> None:
+    job = client.submit(photograph, mask_file, num_results=2, api_name="/inpaint")
+    job.result()
+    *earlier, last = job.outputs()
+    assert [output[2] for output in earlier] == [{"done": done, "total": 5} for done in (1, 2, 3)]
+    assert all(output[0] is None for output in earlier)
+    assert len(last[0]) == 2 and last[2]["seconds"] > 0
 
 
 def test_a_client_that_dies_does_not_keep_others_from_being_served(

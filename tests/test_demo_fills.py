@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
@@ -276,3 +277,49 @@ def test_nothing_is_computed_before_it_is_asked_for_or_once_the_fill_is_dropped(
         assert calls == expected
     run.close()
     assert calls == ["encode", "refine"] and list(run) == []
+
+
+def test_two_fills_take_one_step_at_a_time(
+    model: HVQInpainter, photograph: Image.Image, mask: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, begun, go_on = model.encode, threading.Event(), threading.Event()
+    running: list[str] = []
+    most: list[int] = []
+
+    def wait(*inputs: Any) -> Any:
+        running.append("a step")
+        most.append(len(running))
+        begun.set()
+        assert go_on.wait(60)
+        running.pop()
+        return encode(*inputs)
+
+    monkeypatch.setattr(model, "encode", wait)
+    filler = Filler({"only": model})
+    threads = [
+        threading.Thread(target=lambda: next(filler.run(photograph, mask, Options("only"))), daemon=True)
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    assert begun.wait(60)
+    threads[0].join(0.2)  # time for the others to begin, if they could
+    go_on.set()
+    for thread in threads:
+        thread.join(60)
+    assert most == [1, 1, 1]
+
+
+def test_a_large_fill_can_be_stopped_between_two_tiles(model: HVQInpainter, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels, mask = make_pixels(900, 900), make_holes(900, 900, np.s_[100:800, 100:800])
+    refined: list[str] = []
+    refiner = model.refiner.forward
+    monkeypatch.setattr(model.refiner, "forward", lambda *inputs: refined.append("once") or refiner(*inputs))
+    steps = [(step.part, step.done) for step in model.inpaint_steps(pixels, mask)]
+    assert steps == [("encoder", 1), ("decoder", 2), *[("tile", 2)] * 4, ("refiner", 3)] and len(refined) == 5
+    refined.clear()
+    # At first, as the encoder and the decoder are done and shown, and for two tiles, the second of them too late.
+    set_clock(monkeypatch, [0.0, 1.0, 1.0, 2.0, 2.0, 9.0, 11.0])
+    with pytest.raises(InvalidInputError, match="stopped after 10 seconds"):
+        fill(model, pixels, mask, Limits(seconds=10))
+    assert len(refined) == 3

@@ -47,8 +47,13 @@ def test_a_large_photograph_is_told_what_to_do() -> None:
     with pytest.raises(InvalidInputError) as refused:
         Limits(megapixels=2.5).check_size(3000, 2000)
     assert str(refused.value) == (
-        "The photograph has 6.0 megapixels, and this page takes up to 2.5: reduce it, or fill it on the command line."
+        "The picture has 6.0 megapixels, and this page takes up to 2.5: reduce it, or fill it on the command line."
     )
+
+
+def test_what_is_too_large_by_a_pixel_does_not_look_as_if_it_were_not() -> None:
+    with pytest.raises(InvalidInputError, match=r"^The picture has 25\.1 megapixels, and this page takes up to 25:"):
+        Limits().check_size(5001, 5000)
 
 
 def test_only_the_dear_strategy_is_refused() -> None:
@@ -57,7 +62,7 @@ def test_only_the_dear_strategy_is_refused() -> None:
         limits.check_strategy(strategy, 2000, 1000)
         if strategy != "original":
             limits.check_strategy(strategy, 5000, 5000)
-    for width, height, megapixels in ((2000, 1001, "2.0"), (3000, 1000, "3.0")):
+    for width, height, megapixels in ((2000, 1001, "2.1"), (3000, 1000, "3.0")):
         with pytest.raises(InvalidInputError) as refused:
             limits.check_strategy("original", width, height)
         assert str(refused.value) == (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +13,26 @@ import numpy as np
 import pytest
 from conftest import in_mode, make_holes, make_pixels, pixels_of, write_png_that_claims
 from gradio.components.image_editor import EditorData
-from gradio.data_classes import FileData
+from gradio.data_classes import FileData, ImageData
 from PIL import Image, ImageCms
 
 from hvq_inpaint import InvalidInputError
 from hvq_inpaint.demo.limits import Limits
 from hvq_inpaint.demo.photographs import (
     STROKE_COLOUR,
+    Filled,
     check_editor,
     check_photograph_file,
     checked_first,
     editor_value,
     filled_name,
+    folder_for_visitor,
     marked,
     own_suffix,
     refuse_unless,
     save_picture,
     save_results,
     strokes_over,
-    temporary_folder,
 )
 
 HEIGHT, WIDTH = 24, 30
@@ -181,7 +184,7 @@ def test_the_header_alone_refuses_an_upload(tmp_path: Path) -> None:
     write_png_that_claims(path, 6000, 5000)
     Image.new("RGBA", (8, 8)).save(good)
     expected = (
-        "The photograph has 30.0 megapixels, and this page takes up to 25: reduce it, or fill it on the command line."
+        "The picture has 30.0 megapixels, and this page takes up to 25: reduce it, or fill it on the command line."
     )
     with pytest.raises(InvalidInputError) as refused:
         check_photograph_file(str(path), Limits())
@@ -236,11 +239,11 @@ def test_a_file_is_refused_by_its_senders_name_for_it(tmp_path: Path, name: str 
     bad.write_text("not a picture")
     Image.new("RGBA", (8, 8)).save(good)
     files = sent(bad, name), sent(good)
-    for value in (EditorData(background=files[0]), EditorData(background=files[1], layers=[files[1], files[0]])):
+    for value in (EditorData(background=files[0]), EditorData(background=files[1], layers=[files[0]])):
         with pytest.raises(gr.Error) as refused:
             check_editor(value, Limits())
         assert refused.value.message.startswith(f"{said} is not an image") and str(tmp_path) not in str(refused.value)
-        assert refused.value.title == "Nothing was filled" and not refused.value.print_exception
+        assert refused.value.title == "That can't be done" and not refused.value.print_exception
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "I;16"])
@@ -264,27 +267,99 @@ def test_what_the_editor_holds_passes(tmp_path: Path, mode: str) -> None:
 def test_nothing_sent_is_nothing_to_refuse() -> None:
     read: list[str] = []
     refuse_unless(None, read.append)
-    refuse_unless(FileData.model_construct(path=None, orig_name=None), read.append)
     assert read == []
     check_editor(None, Limits())
     check_editor(EditorData(background=None, layers=[]), Limits())
 
 
-def test_a_component_reads_nothing_that_was_refused() -> None:
-    seen: list[tuple[str, Any]] = []
-    component = gr.Textbox()
-    component.preprocess = lambda value: seen.append(("read", value)) or f"read {value}"
+def test_an_editor_has_one_layer_and_its_composite_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "stored.png"
+    in_mode("RGBA").save(path)
+    value = EditorData(background=sent(path), layers=[sent(path)], composite=sent(tmp_path / "missing.png"))
+    check_editor(value, Limits())
+    assert value.composite is None
+    with pytest.raises(gr.Error, match="The editor has only one layer to paint on"):
+        check_editor(EditorData(background=sent(path), layers=[sent(path)] * 2), Limits())
 
-    def check(value: str) -> None:
-        seen.append(("checked", value))
-        if value == "bad":
+
+# ---------------------------------------------------------------- components
+
+
+@pytest.fixture
+def component(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[type], Any]:
+    """A component whose uploads lie in `tmp_path / "uploads"`."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    (tmp_path / "uploads").mkdir()
+    return lambda kind: kind(type="pil")
+
+
+def test_a_component_reads_nothing_that_was_refused(component: Callable[[type], Any], tmp_path: Path) -> None:
+    image, seen = component(gr.Image), []
+    image.preprocess = lambda value: seen.append("read") or "a picture"
+    good, bad = (ImageData(path=str(tmp_path / "uploads" / name)) for name in ("good.png", "bad.png"))
+
+    def check(value: ImageData) -> None:
+        seen.append("checked")
+        if value is bad:
             raise gr.Error("no")
 
-    checked_first(component, check)
-    assert component.preprocess("good") == "read good"
-    with pytest.raises(gr.Error):
-        component.preprocess("bad")
-    assert seen == [("checked", "good"), ("read", "good"), ("checked", "bad")]
+    checked_first(image, check)
+    assert image.preprocess(good) == "a picture"
+    with pytest.raises(gr.Error, match="no"):
+        image.preprocess(bad)
+    assert seen == ["checked", "read", "checked"]
+
+
+@pytest.mark.parametrize("name", ["secret.png", "uploads/../secret.png", "/etc/hostname", "uploads/link.png", None])
+def test_only_what_was_uploaded_comes_to_a_component(
+    component: Callable[[type], Any], tmp_path: Path, name: str | None
+) -> None:
+    in_mode("RGBA").save(tmp_path / "secret.png")
+    (tmp_path / "uploads" / "link.png").symlink_to(tmp_path / "secret.png")
+    in_mode("RGBA").save(tmp_path / "uploads" / "good.png")
+    path = None if name is None else str(tmp_path / name)
+    good = sent(tmp_path / "uploads" / "good.png")
+    for kind, forged in (
+        (gr.Image, [ImageData(path=path, url="data:image/png;base64,iVBORw0KGgo=")]),
+        (
+            gr.ImageEditor,
+            [
+                EditorData(background=FileData.model_construct(path=path)),
+                EditorData(background=good, layers=[FileData.model_construct(path=path)]),
+                EditorData(background=good, composite=FileData.model_construct(path=path)),
+            ],
+        ),
+    ):
+        guarded = component(kind)
+        checked_first(guarded, lambda value: None)
+        for value in forged:
+            with pytest.raises(gr.Error, match=r"^'Only files that were uploaded to this page are taken"):
+                guarded.preprocess(value)
+    guarded = component(gr.ImageEditor)
+    checked_first(guarded, lambda value: None)
+    assert guarded.preprocess(EditorData(background=good))["background"].size == in_mode("RGBA").size
+
+
+def test_nothing_is_downloaded_for_a_component(component: Callable[[type], Any]) -> None:
+    image = component(gr.Image)
+    checked_first(image, lambda value: None)
+    for address in ("http://127.0.0.1:1/large.png", "https://example.org/large.png"):
+        with pytest.raises(gr.Error, match="Only files that were uploaded"):
+            asyncio.run(image.async_move_resource_to_block_cache(address))
+
+
+# ---------------------------------------------------------------- results
+
+
+def test_a_fill_is_kept_as_long_as_its_files_are(tmp_path: Path, pixels: np.ndarray) -> None:
+    before = save_picture(Image.fromarray(pixels), tmp_path, "before")
+    results = save_results([Image.fromarray(pixels)] * 2, "mine.png", tmp_path)
+    filled = Filled("mine.png", before, tuple(results), chosen=1)
+    assert filled.result == results[1] and filled.is_kept()
+    Path(results[0]).unlink()
+    assert filled.is_kept()
+    Path(results[1]).unlink()
+    assert not filled.is_kept()
 
 
 # ---------------------------------------------------------------- downloads
@@ -399,11 +474,7 @@ def test_transparency_and_the_colour_profile_are_saved(tmp_path: Path, suffix: s
         assert saved.info["icc_profile"] == image.info["icc_profile"]
 
 
-def test_files_are_gone_once_they_were_handed_over() -> None:
-    with temporary_folder() as folder:
-        save_results([Image.new("L", (2, 2))], "mine.png", folder)
-        assert len(list(folder.iterdir())) == 1
-    assert not folder.exists()
-    with pytest.raises(GeneratorExit), temporary_folder() as folder:
-        raise GeneratorExit
-    assert not folder.exists()
+def test_files_of_visitors_have_folders_that_no_one_guesses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+    first, second = folder_for_visitor(), folder_for_visitor()
+    assert first != second and first.is_dir() and first.parent == tmp_path / "gradio" and len(first.name) > 32

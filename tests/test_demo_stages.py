@@ -19,6 +19,7 @@ from hvq_inpaint.demo.stages import (
     STAGES,
     STAGES_OF_PART,
     Figures,
+    _ssim,
     as_words,
     codes_in_use,
     error_of,
@@ -264,10 +265,23 @@ def test_similarity_needs_a_window_each_way(model: HVQInpainter, size: tuple[int
 
 @pytest.mark.parametrize("rows", [1, 7, 54, 60])
 def test_similarity_in_strips_is_that_of_the_whole(rows: int) -> None:
-    from hvq_inpaint.demo.stages import _ssim
-
     pictures = make_pixels(64, 300), make_pixels(64, 300, seed=1)
     assert _ssim(*pictures, rows=rows) == pytest.approx(_ssim(*pictures, rows=1000), abs=1e-6)
+
+
+def test_similarity_is_computed_where_pictures_differ_and_left_out_where_that_is_too_much(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original = make_pixels(90, 120)
+    for where in (np.s_[40:44, 70:90], np.s_[:1, :1], np.s_[89:, 119:], np.s_[30:, :5], np.s_[:, :]):
+        output = original.copy()
+        output[where] //= 2
+        assert _ssim(output, original) == pytest.approx(similarity_of(output, original), abs=1e-5)
+    monkeypatch.setattr("hvq_inpaint.demo.stages.SSIM_MEGAPIXELS", 0.001)
+    assert _ssim(output, original) is None
+    output = original.copy()
+    output[40:44, 70:74] = 0
+    assert _ssim(output, original) == pytest.approx(similarity_of(output, original), abs=1e-5)
 
 
 def test_a_perfect_fill_has_figures_too(model: HVQInpainter) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
-from gradio.data_classes import FileData
 from PIL import Image
 
 from ..errors import InvalidInputError
@@ -19,15 +18,15 @@ from ..hole import load_mask, mask_of_alpha
 from ..images import Photograph, load_photograph
 from ..masks import MASK_KINDS, make_mask
 from .fills import Filler, Options, Progress, hole_of
-from .layout import chosen_options, option_controls, whole_seed
-from .limits import LARGEST_SEED
+from .layout import chosen_options, option_controls, seed_control, whole_seed
 from .photographs import (
     check_photograph_file,
+    checked_first,
+    folder_for_visitor,
     refusal,
     refuse_unless,
     save_picture,
     save_results,
-    temporary_folder,
 )
 from .stages import STAGES, error_of, measured, rgb, stage_picture
 
@@ -39,7 +38,8 @@ fills after the first. dilate: pixels by which the mask grows. feather: further 
 the photograph. compare: the photograph is intact under the mask, so report PSNR, SSIM and L1 of each stage. \
 Returns results: the fills as files without loss; stages: a picture of each; report: seconds, width, height, filled \
 (share of the pixels), codes in use and, to compare, the figures by stage: psnr (dB) and l1 over the missing pixels, \
-colours in [0, 1], ssim over the whole picture; null where a figure does not exist."""
+colours in [0, 1], ssim over the whole picture; null where a figure does not exist. While it works, results and stages \
+are null and report has done and total, in steps."""
 DAMAGE = """Make a mask that damages a photograph. image: the photograph, of which only the size counts. kind: \
 random_walk, as in the paper, brush or box. ratio: share of the pixels that go missing. seed: another seed damages \
 other places. Returns a PNG of the photograph's size, white where it is damaged."""
@@ -55,14 +55,10 @@ def add_api(filler: Filler, run: Callable[..., Iterator[Progress]]) -> None:
     stages = gr.Gallery(label="stages", format="png", visible=False)
     report = gr.JSON(label="report", visible=False)
 
-    def path_of(file: FileData | None) -> str | None:
-        if file is None:
-            return None
-        refuse_unless(file, partial(check_photograph_file, limits=filler.limits))
-        return file.path
-
-    # What gr.File does itself leaves an empty file behind at every call.
-    image.preprocess = mask.preprocess = path_of
+    # Not gr.File's own, which leaves an empty file behind at every call.
+    image.preprocess = mask.preprocess = lambda file: None if file is None else file.path
+    for component in (image, mask):
+        checked_first(component, lambda file: refuse_unless(file, partial(check_photograph_file, limits=filler.limits)))
 
     def inpaint(
         image: str,
@@ -82,24 +78,23 @@ def add_api(filler: Filler, run: Callable[..., Iterator[Progress]]) -> None:
             height, width = photograph.size
             filler.limits.check_strategy(strategy, width, height)
             missing = None if mask is None else load_mask(mask, photograph.size)
-            *_, last = run(photograph.image, missing, chosen)
+            for progress in run(photograph.image, missing, chosen):
+                if not progress.finished:
+                    # Also so that a call can be given up between two steps.
+                    yield None, None, {"done": progress.done, "total": progress.total}
             hole = hole_of(mask_of_alpha(photograph) if missing is None else missing, chosen)
-            with temporary_folder() as folder:
-                yield _answer(last, rgb(photograph.image), chosen, filler, compare, hole, image, folder)
+            yield _answer(progress, rgb(photograph.image), chosen, filler, compare, hole, image)
         except InvalidInputError as error:
             raise refusal(error) from None
 
-    def damage(image: str, kind: str, ratio: float, seed: int) -> Iterator[str]:
+    def damage(image: str, kind: str, ratio: float, seed: int) -> str:
         """See `DAMAGE`."""
         try:
             height, width = _given(image).size
             mask = make_mask(kind, height, width, ratio, whole_seed(seed))
         except InvalidInputError as error:
             raise refusal(error) from None
-        with temporary_folder() as folder:
-            path = folder / "mask.png"
-            Image.fromarray(mask).convert("L").save(path)
-            yield str(path)
+        return save_picture(Image.fromarray(mask).convert("L"), folder_for_visitor(), "mask")
 
     trigger = gr.Button("inpaint", visible=False)
     trigger.click(
@@ -113,7 +108,7 @@ def add_api(filler: Filler, run: Callable[..., Iterator[Progress]]) -> None:
     )
     kind = gr.Dropdown(list(MASK_KINDS), value=MASK_KINDS[0], label="kind", visible=False)
     ratio = gr.Slider(0.01, 0.9, value=0.2, label="ratio", visible=False)
-    seed = gr.Number(0, minimum=0, maximum=LARGEST_SEED, precision=0, label="seed", visible=False)
+    seed = seed_control("seed", visible=False)
     made = gr.File(label="mask", visible=False)
     trigger = gr.Button("damage", visible=False)
     trigger.click(damage, [image, kind, ratio, seed], made, api_name="damage", api_description=DAMAGE)
@@ -134,9 +129,9 @@ def _answer(
     compare: bool,
     missing: np.ndarray,
     name: str,
-    folder: Path,
 ) -> tuple[Any, ...]:
     """What the endpoint `/inpaint` returns."""
+    folder = folder_for_visitor()
     result, num_codes = last.result, filler.num_codes(options.model)
     pictures = [
         (save_picture(stage_picture(stage.name, result, num_codes), folder, stage.name), stage.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -57,6 +58,9 @@ class Filler:
 
     models: Mapping[str, HVQInpainter]
     limits: Limits = field(default_factory=Limits)
+    # One step at a time. A queue of one is not enough: it counts a fill as gone as soon as it is cancelled, while the
+    # step that it was at still goes on.
+    _turn: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def num_codes(self, model: str) -> int:
         """K, the size of its codebooks."""
@@ -86,8 +90,12 @@ class Filler:
         parts: set[str] = set()  # of the network, done since the last progress
         shown: dict[str, Any] = {}  # what the visitor has of the stages that are not new with every step
         shown_at = None
-        for step in steps:
-            if step.number == 0:
+        while True:
+            with self._turn:
+                step = next(steps, None)
+            if step is None:
+                return
+            if step.number == 0 and step.part in STAGES_OF_PART:
                 parts.add(step.part)
             now = time.monotonic()
             finished = step.done == step.total

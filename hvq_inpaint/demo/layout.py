@@ -48,6 +48,7 @@ class Visit:
     """What the page remembers of a visitor."""
 
     name: gr.State  # of the photograph's file
+    filled: gr.State  # a `Filled`; None without a result for the photograph in the editor
     history: gr.State  # a `History`
 
 
@@ -78,7 +79,8 @@ class Inputs:
             type="pil",
             image_mode="RGBA",  # without its alpha a layer could not tell a stroke from nothing
             format="png",
-            sources=("upload", "clipboard", "webcam"),
+            # The clipboard is read by page.js: what the editor's own button pastes, no one would have looked at.
+            sources=("upload", "webcam"),
             brush=gr.Brush(default_size="auto", colors=[colour], color_mode="fixed"),
             eraser=gr.Eraser(default_size="auto"),
             layers=False,
@@ -90,7 +92,7 @@ class Inputs:
         gate = gr.HTML(
             f"Photographs of up to {limits.megapixels:g} megapixels, in any format that your browser shows. A fill may "
             f"take up to {limits.seconds:g} seconds.",
-            html_template="<p>${value}</p>",
+            html_template="<p>${value} <button type='button' id='paste'>Paste a photograph</button></p>",
             js_on_load=(HERE / "page.js").read_text(encoding="utf-8"),
             elem_id="hint",
             megapixels=limits.megapixels,
@@ -140,8 +142,8 @@ class Inputs:
         return cls(editor, gate, examples, fill, cancel, kind, ratio, damage_seed, damage, mask_image, compare, options)
 
 
-def seed_control(label: str, info: str) -> gr.Number:
-    return gr.Number(0, minimum=0, maximum=LARGEST_SEED, precision=0, label=label, info=info)
+def seed_control(label: str, info: str | None = None, visible: bool = True) -> gr.Number:
+    return gr.Number(0, minimum=0, maximum=LARGEST_SEED, precision=0, label=label, info=info, visible=visible)
 
 
 def option_controls(filler: Filler, visible: bool = True) -> tuple[Any, ...]:
@@ -159,15 +161,7 @@ def option_controls(filler: Filler, visible: bool = True) -> tuple[Any, ...]:
             info="The first one is the most probable.",
             visible=visible,
         ),
-        gr.Number(
-            0,
-            minimum=0,
-            maximum=LARGEST_SEED,
-            precision=0,
-            label="Seed",
-            info="Another seed gives other results after the first.",
-            visible=visible,
-        ),
+        seed_control("Seed", "Another seed gives other results after the first.", visible),
         gr.Slider(label="Dilation", info="Pixels by which the mask grows, against remains at its border.", **grown),
         gr.Slider(label="Feather", info="Further pixels over which the fill fades into the photograph.", **grown),
         gr.Dropdown(

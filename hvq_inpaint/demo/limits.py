@@ -21,7 +21,7 @@ class Limits:
 
     megapixels: float = 25.0  # of a photograph
     seconds: float = 120.0  # for one fill
-    queue: int = 16  # fills that may wait
+    queue: int = 16  # requests that may wait, of all visitors together
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -35,14 +35,14 @@ class Limits:
         return round(self.megapixels * 4.1e6) + 1_000_000
 
     def check_size(self, width: int, height: int) -> None:
-        """Refuse a photograph that is too large, before it is decoded.
+        """Refuse a picture that is too large, before it is decoded.
 
         Raises:
             InvalidInputError: it is.
         """
         if width * height > self.megapixels * 1e6:
             raise InvalidInputError(
-                f"The photograph has {width * height / 1e6:.1f} megapixels, and this page takes up to "
+                f"The picture has {_megapixels(width, height)} megapixels, and this page takes up to "
                 f"{self.megapixels:g}: reduce it, or fill it on the command line."
             )
 
@@ -55,5 +55,10 @@ class Limits:
         if strategy == "original" and width * height > ORIGINAL_MEGAPIXELS * 1e6:
             raise InvalidInputError(
                 f"The strategy original takes photographs of up to {ORIGINAL_MEGAPIXELS} megapixels here, and this one "
-                f"has {width * height / 1e6:.1f}: choose auto, crop or resize."
+                f"has {_megapixels(width, height)}: choose auto, crop or resize."
             )
+
+
+def _megapixels(width: int, height: int) -> float:
+    """To one decimal, upwards: what is too large by a little does not look as if it were not."""
+    return math.ceil(width * height / 1e5) / 10

@@ -39,7 +39,7 @@ async function problemOf(file) {
   const size = file.type.startsWith("image/") && file.type !== "image/svg+xml" ? await sizeOf(file) : null;
   if (!size) return `${name} is not an image that this browser can show: use JPEG, PNG or WebP.`;
   if (megapixels(...size) > props.megapixels) {
-    return `${name} has ${megapixels(...size).toFixed(1)} megapixels, and this page takes up to ${props.megapixels}: reduce it, or fill it on the command line.`;
+    return `${name} has ${(Math.ceil((size[0] * size[1]) / 1e5) / 10).toFixed(1)} megapixels, and this page takes up to ${props.megapixels}: reduce it, or fill it on the command line.`;
   }
   const longest = longestSide();
   if (Math.max(...size) > longest) {
@@ -106,16 +106,14 @@ document.addEventListener("paste", (event) => {
   take(file);
 });
 
-// The editor's own button to paste, and its camera.
+// The page's button to paste, and the editor's camera.
 document.addEventListener(
   "click",
   async (event) => {
-    const button = inEditor(event) ? event.target.closest("button") : null;
-    const label = button?.getAttribute("aria-label");
+    const button = event.target instanceof Element ? event.target.closest("button") : null;
     const isLive = Boolean(editor()?.querySelector("video")?.videoWidth); // a camera that is not takes no picture
-    if (label === "capture photo" && isLive) trigger("upload", { name: "camera.png" });
-    if (label !== "Paste") return;
-    stop(event);
+    if (button?.getAttribute("aria-label") === "capture photo" && isLive) trigger("upload", { name: "camera.png" });
+    if (button?.id !== "paste") return;
     try {
       for (const item of await navigator.clipboard.read()) {
         const type = item.types.find((name) => name.startsWith("image/"));

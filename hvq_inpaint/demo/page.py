@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from dataclasses import replace
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InvalidInputError
+from ..filling import InpaintResult
 from ..inpainter import HVQInpainter
 from ..masks import make_mask
 from .api import add_api
@@ -21,10 +24,12 @@ from .layout import EXAMPLES, HERE, Cards, Inputs, Results, Visit, card_text, ch
 from .limits import Limits
 from .photographs import (
     NAMELESS,
+    Filled,
     check_editor,
     check_photograph_file,
     checked_first,
     editor_value,
+    folder_for_visitor,
     marked,
     own_suffix,
     photograph_of,
@@ -33,7 +38,6 @@ from .photographs import (
     save_picture,
     save_results,
     strokes_over,
-    temporary_folder,
 )
 from .stages import (
     FIGURES_EXPLAINED,
@@ -60,10 +64,12 @@ High-Quality Image Inpainting](https://doi.org/10.3390/electronics13101852), Ele
 paper's. What you upload is deleted from this machine within two hours.
 """
 
-# Files that Gradio keeps for a visitor: looked at every ten minutes, deleted after an hour.
-_CACHE = (600, 3600)
+# Visits that are remembered, each in about 200 kilobytes; the oldest are forgotten first.
+_SESSIONS = 500
 
 _STAGE = {stage.name: stage for stage in STAGES}
+
+_NOT_KEPT = "That picture is no longer kept: files are deleted after an hour."
 
 
 def build(
@@ -71,7 +77,7 @@ def build(
     limits: Limits | None = None,
     on_gpu: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None,
 ) -> gr.Blocks:
-    """The page, with its queue; `launch` serves it.
+    """The page, with its queue; `launch` serves it. Both belong inside `visitors_folder`, which deletes old files.
 
     Its endpoints `/inpaint` and `/damage` are for programs; the page documents them under "Use via API".
 
@@ -82,8 +88,17 @@ def build(
     if isinstance(models, HVQInpainter):
         models = {"default": models}
     filler = Filler(models, limits or Limits())
-    run = (on_gpu or (lambda function: function))(filler.run)
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=_CACHE) as page:
+
+    def run(photograph: Any, mask: Any, options: Any) -> Iterator[Progress]:
+        try:
+            yield from filler.run(photograph, mask, options)
+        except InvalidInputError as error:
+            raise refusal(error) from None  # of another error ZeroGPU would give only the name
+
+    if on_gpu is not None:
+        run = on_gpu(run)
+    gr.set_static_paths([HERE / "examples"])
+    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         gr.Markdown(f"# {TITLE}\n{EXPLANATION}")
         with gr.Row(equal_height=False):
             with gr.Column(min_width=320):
@@ -93,7 +108,7 @@ def build(
         gr.Markdown("## Step by step")
         cards = Cards.lay_out()
         gr.Markdown(FOOTNOTE, elem_id="footnote")
-        visit = Visit(gr.State(NAMELESS), gr.State(History()))
+        visit = Visit(gr.State(NAMELESS), gr.State(None), gr.State(History()))
         _wire_input(inputs, results, visit, filler.limits)
         _wire_fill(inputs, results, cards, visit, filler, run)
         _wire_results(inputs, results, visit)
@@ -113,6 +128,7 @@ def launch(page: gr.Blocks, limits: Limits | None = None, **options: Any) -> str
         ssr_mode=False,
         show_error=True,
         max_file_size=(limits or Limits()).file_bytes,
+        state_session_capacity=_SESSIONS,
         footer_links=["api"],
         **options,
     )
@@ -138,18 +154,10 @@ def _private(**options: Any) -> dict[str, Any]:
     return {"api_visibility": "private", "show_progress": "hidden", **options}
 
 
-def _file(value: Any) -> dict[str, Any]:
-    """A value that is a file, or has some, for a component that other steps leave as it is.
-
-    As an update: once a step has left out a component, Gradio forgets to delete the files of the plain values that it
-    gets later in that visit.
-    """
-    return gr.update(value=value)
-
-
 def _refused(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function`, whose `InvalidInputError` becomes a toast."""
 
+    @wraps(function)  # Gradio looks at the annotations for those that want the event
     def answered(*arguments: Any) -> Any:
         try:
             return function(*arguments)
@@ -171,51 +179,64 @@ def _wire_input(inputs: Inputs, results: Results, visit: Visit, limits: Limits) 
     def refuse(event: gr.EventData) -> None:
         raise gr.Error(str(event.message)[:500], title="The photograph was not taken", print_exception=False)
 
-    def renamed(event: gr.EventData) -> str:
-        return str(event.name or NAMELESS)[:200]
+    def as_new(name: str, filled: Filled | None) -> tuple[Any, ...]:
+        # A mask may come before its photograph. One that was filled already was that of the photograph before.
+        mask = gr.skip() if filled is None else None
+        return name, mask, *_elsewhere(History())
 
-    def as_new() -> tuple[Any, ...]:
-        return False, *_shown(History())
+    def uploaded(event: gr.EventData, filled: Filled | None) -> tuple[Any, ...]:
+        return as_new(str(event.name or NAMELESS)[:200], filled)
 
-    def example(event: gr.SelectData) -> tuple[Any, ...]:
+    def example(event: gr.SelectData, filled: Filled | None) -> tuple[Any, ...]:
         chosen = EXAMPLES[event.index]
-        return editor_value(str(chosen.path)), chosen.name, *as_new()
+        return editor_value(str(chosen.path)), *as_new(chosen.name, filled)
 
     inputs.gate.stop(refuse, None, None, **_private())
-    history_shown = [visit.history, results.versions, results.undo, results.redo]
-    new = [inputs.compare, *history_shown]
-    inputs.gate.upload(renamed, None, visit.name, **_private(queue=False)).then(
-        as_new, None, new, **_private(queue=False)
-    )
-    inputs.examples.select(example, None, [inputs.editor, visit.name, *new], **_private(queue=False))
-    inputs.editor.clear(as_new, None, new, **_private(queue=False))
+    new = [visit.name, inputs.mask_image, *_elsewhere_outputs(inputs, results, visit)]
+    inputs.gate.upload(uploaded, visit.filled, new, **_private(queue=False))
+    inputs.examples.select(example, visit.filled, [inputs.editor, *new], **_private(queue=False))
+    inputs.editor.clear(lambda filled: as_new(NAMELESS, filled), visit.filled, new, **_private(queue=False))
 
-    def damaged(editor: dict[str, Any] | None, kind: str, ratio: float, seed: int | None) -> Iterator[tuple[Any, ...]]:
-        try:
-            photograph = photograph_of(editor)
-            mask = make_mask(kind, photograph.height, photograph.width, ratio, whole_seed(seed))
-        except InvalidInputError as error:
-            raise refusal(error) from None
-        with temporary_folder() as folder:
-            files = save_picture(photograph, folder, "photograph"), save_picture(strokes_over(mask), folder, "strokes")
-            yield editor_value(*files), True
+    def damaged(editor: dict[str, Any] | None, kind: str, ratio: float, seed: int | None) -> tuple[Any, ...]:
+        photograph = photograph_of(editor)
+        mask = make_mask(kind, photograph.height, photograph.width, ratio, whole_seed(seed))
+        folder = folder_for_visitor()
+        files = save_picture(photograph, folder, "photograph"), save_picture(strokes_over(mask), folder, "strokes")
+        return editor_value(*files), True
 
     inputs.damage.click(
-        damaged,
+        _refused(damaged),
         [inputs.editor, inputs.kind, inputs.ratio, inputs.damage_seed],
         [inputs.editor, inputs.compare],
         **_private(show_progress="minimal"),
     )
 
 
-def _shown(history: History) -> tuple[Any, ...]:
-    """For the state, the gallery of versions and the two buttons."""
+def _elsewhere(history: History) -> tuple[Any, ...]:
+    """For `_elsewhere_outputs`, once another picture is in the editor: what was known of the last one is not of it."""
     return (
+        False,
+        None,
+        [],
+        gr.Button(interactive=False),
         history,
         history.captioned(),
         gr.Button(interactive=history.can_undo),
         gr.Button(interactive=history.can_redo),
     )
+
+
+def _elsewhere_outputs(inputs: Inputs, results: Results, visit: Visit) -> list[Any]:
+    return [
+        inputs.compare,
+        visit.filled,
+        results.gallery,
+        results.send_back,
+        visit.history,
+        results.versions,
+        results.undo,
+        results.redo,
+    ]
 
 
 def _wire_fill(
@@ -234,37 +255,37 @@ def _wire_fill(
     def fill(
         editor: dict[str, Any] | None, mask_image: Image.Image | None, compare: bool, name: str, *chosen: Any
     ) -> Iterator[dict[Any, Any]]:
+        started = time.monotonic()
         try:
             options = chosen_options(chosen)
             photograph, mask = marked(editor, mask_image)
             filler.limits.check_strategy(options.strategy, *photograph.size)
             num_codes = filler.num_codes(options.model)
-            yield cards.emptied() | {results.status: "Filling ..."}
-            for progress in run(photograph, mask, options):
-                with temporary_folder() as folder:
-                    shown = {
-                        cards.pictures[stage]: _file(
-                            save_picture(stage_picture(stage, progress.result, num_codes), folder, stage)
-                        )
-                        for stage in progress.changed
-                    }
-                    notes = _notes(progress.result, num_codes)
-                    if progress.finished:
-                        shown |= _finished(results, photograph, progress, name, mask, folder)
-                    else:
-                        shown[results.status] = f"Step {progress.done} of {progress.total} ..."
-                        # The end of a run that was cancelled just before may have changed the buttons.
-                        shown |= buttons(running=True)
-                    if progress.finished and compare:
-                        original = rgb(photograph)
-                        figures = as_words(measured(progress.result, original, hole_of(mask, options)))
-                        notes |= {stage: (*notes.get(stage, ()), figures[stage]) for stage in MEASURED}
-                        notes["error"] = (FIGURES_EXPLAINED,)
-                        error = save_picture(error_of(progress.result, original), folder, "error")
-                        shown[cards.pictures["error"]] = _file(error)
-                    yield shown | {cards.texts[stage]: card_text(_STAGE[stage], *said) for stage, said in notes.items()}
+            hole = hole_of(mask, options)
         except InvalidInputError as error:
             raise refusal(error) from None
+        yield cards.emptied() | {results.status: "Filling ..."}
+        for progress in run(photograph, mask, options):
+            shown = _stages_so_far(cards, progress, num_codes)
+            if not progress.finished:
+                shown[results.status] = f"Step {progress.done} of {progress.total} ..."
+                # The end of a run that was cancelled just before may have changed the buttons.
+                yield shown | buttons(running=True)
+        if compare:
+            shown |= _compared(cards, progress.result, rgb(photograph), hole, num_codes)
+        folder = folder_for_visitor()
+        filled = Filled(
+            name,
+            save_picture(photograph, folder, "before"),
+            tuple(save_results(progress.result.images, name, folder)),
+        )
+        shown |= _chosen(results, visit, filled)
+        if len(filled.results) > 1:
+            shown[results.gallery] = [(path, f"Result {n}") for n, path in enumerate(filled.results, start=1)]
+        else:
+            shown[results.gallery] = []
+        shown[results.status] = _sentence(hole, time.monotonic() - started)
+        yield shown
 
     both = [inputs.fill, inputs.cancel]
     started = inputs.fill.click(lambda: buttons(running=True), None, both, **_private(queue=False))
@@ -272,6 +293,7 @@ def _wire_fill(
         fill,
         [inputs.editor, inputs.mask_image, inputs.compare, visit.name, *inputs.options],
         [
+            visit.filled,
             results.slider,
             results.status,
             results.png,
@@ -288,18 +310,38 @@ def _wire_fill(
         concurrency_limit=1,
         show_progress_on=results.slider,  # a refusal must not cover all that is there from before
     )
-    for ended in (filling.success, filling.failure):
-        ended(lambda: buttons(running=False), None, both, **_private(queue=False))
-    inputs.cancel.click(
-        lambda: {**buttons(running=False), results.status: "Cancelled."},
-        None,
-        [*both, results.status],
-        cancels=filling,
-        **_private(queue=False),
-    )
+    filling.success(lambda: buttons(running=False), None, both, **_private(queue=False))
+    ended = {"inputs": None, "outputs": [*both, results.status], **_private(queue=False)}
+    filling.failure(lambda: {**buttons(running=False), results.status: "Nothing was filled."}, **ended)
+    inputs.cancel.click(lambda: {**buttons(running=False), results.status: "Cancelled."}, cancels=filling, **ended)
 
 
-def _notes(result: Any, num_codes: int) -> dict[str, tuple[str, ...]]:
+def _stages_so_far(cards: Cards, progress: Progress, num_codes: int) -> dict[Any, Any]:
+    """The pictures of what is new, and all that is said of the stages."""
+    folder = folder_for_visitor()  # a new one: a browser may still be reading the earlier pictures
+    result = progress.result
+    pictures = {
+        cards.pictures[stage]: save_picture(stage_picture(stage, result, num_codes), folder, stage)
+        for stage in progress.changed
+    }
+    texts = {cards.texts[stage]: card_text(_STAGE[stage], *said) for stage, said in _notes(result, num_codes).items()}
+    return pictures | texts
+
+
+def _compared(
+    cards: Cards, result: InpaintResult, original: np.ndarray, hole: np.ndarray, num_codes: int
+) -> dict[Any, Any]:
+    """The error, and the figures of every stage that has some."""
+    notes = _notes(result, num_codes)
+    figures = as_words(measured(result, original, hole))
+    notes |= {stage: (*notes.get(stage, ()), figures[stage]) for stage in MEASURED}
+    notes["error"] = (FIGURES_EXPLAINED,)
+    error = save_picture(error_of(result, original), folder_for_visitor(), "error")
+    texts = {cards.texts[stage]: card_text(_STAGE[stage], *said) for stage, said in notes.items()}
+    return {cards.pictures["error"]: error} | texts
+
+
+def _notes(result: InpaintResult, num_codes: int) -> dict[str, tuple[str, ...]]:
     """What is said of the stages that a result has, beside their sentences."""
     notes = {
         name: (codes_in_use(result.stages[name], num_codes),)
@@ -313,81 +355,67 @@ def _notes(result: Any, num_codes: int) -> dict[str, tuple[str, ...]]:
     return notes
 
 
-def _finished(
-    results: Results, photograph: Image.Image, progress: Progress, name: str, mask: np.ndarray, folder: Path
-) -> dict[Any, Any]:
-    """The results on the page; their files are in `folder`."""
-    images = progress.result.images
-    before = save_picture(photograph, folder, "before")
-    paths = save_results(images, name, folder)
-    width, height = photograph.size
-    return {
-        results.slider: _file((before, paths[0])),
-        results.status: (f"Filled {mask.mean():.1%} of {width} x {height} pixels in {progress.seconds:.1f} seconds."),
-        results.gallery: _file(
-            [(path, f"Result {number}") for number, path in enumerate(paths, start=1)] if len(paths) > 1 else []
-        ),
-        results.send_back: gr.Button(interactive=True),
-        **_downloads(results, images[0], paths[0], name, folder),
-    }
+def _sentence(hole: np.ndarray, seconds: float) -> str:
+    height, width = hole.shape
+    share = f"{hole.mean():.1%}" if hole.mean() >= 0.001 else "Less than 0.1%"
+    return f"Filled {share} of {width} x {height} pixels in {seconds:.1f} seconds."
 
 
-def _downloads(results: Results, image: Image.Image, path: str, name: str, folder: Path) -> dict[Any, Any]:
-    """The buttons that download a result: as PNG, and in the photograph's own format if that is another."""
-    suffix = own_suffix(name, image)
+def _chosen(results: Results, visit: Visit, filled: Filled) -> dict[Any, Any]:
+    """One of the results beside the photograph, to be downloaded as PNG and in the photograph's own format."""
     own = gr.DownloadButton(visible=False)
-    if suffix is not None:
-        label = f"Download {suffix[1:].upper()}"
-        own = gr.DownloadButton(label, value=save_results([image], name, folder, suffix)[0], visible=True)
-    return {results.png: gr.DownloadButton(value=path, interactive=True), results.own: own}
+    with Image.open(filled.result) as image:
+        suffix = own_suffix(filled.name, image)
+        if suffix is not None:
+            (path,) = save_results([image], filled.name, folder_for_visitor(), suffix)
+            own = gr.DownloadButton(f"Download {suffix[1:].upper()}", value=path, visible=True)
+    return {
+        visit.filled: filled,
+        results.slider: (filled.before, filled.result),
+        results.png: gr.DownloadButton(value=filled.result, interactive=True),
+        results.own: own,
+        results.send_back: gr.Button(interactive=True),
+    }
 
 
 def _wire_results(inputs: Inputs, results: Results, visit: Visit) -> None:
     """One of several results is chosen, sent back to the editor, undone."""
 
-    def choose(
-        event: gr.SelectData, pictures: list[tuple[str, str]], shown: tuple[str, str], name: str
-    ) -> Iterator[dict[Any, Any]]:
-        path = pictures[event.index][0]
-        with temporary_folder() as folder, Image.open(path) as image:
-            (copy,) = save_results([image], name, folder)
-            yield {
-                results.slider: _file((shown[0], path)),
-                **_downloads(results, image, copy, name, folder),
-            }
+    def kept(filled: Filled | None) -> Filled:
+        if filled is None:
+            raise InvalidInputError("There is no result for this photograph yet: fill something first.")
+        if not filled.is_kept():
+            raise InvalidInputError(_NOT_KEPT)
+        return filled
+
+    def choose(event: gr.SelectData, filled: Filled | None) -> dict[Any, Any]:
+        # Of an index that there is: what a visitor sends is not to be trusted.
+        number = max(0, min(int(event.index), len(kept(filled).results) - 1))
+        return _chosen(results, visit, kept(replace(filled, chosen=number)))
 
     results.gallery.select(
-        choose,
-        [results.gallery, results.slider, visit.name],
-        [results.slider, results.png, results.own],
+        _refused(choose),
+        visit.filled,
+        [visit.filled, results.slider, results.png, results.own, results.send_back],
         **_private(),
     )
 
-    history_shown = [visit.history, results.versions, results.undo, results.redo]
+    back = [inputs.editor, inputs.mask_image, *_elsewhere_outputs(inputs, results, visit)]
 
-    def send_back(shown: tuple[str, str] | None, history: History) -> tuple[Any, ...]:
-        if shown is None:
-            raise InvalidInputError("There is no result yet: fill something first.")
-        history = history.sent_back(*shown)
-        return editor_value(shown[1]), False, *_shown(history)
+    def send_back(filled: Filled | None, history: History) -> tuple[Any, ...]:
+        filled = kept(filled)
+        return editor_value(filled.result), None, *_elsewhere(history.sent_back(filled.before, filled.result))
 
     def move(history: History, position: int) -> tuple[Any, ...]:
         history = history.moved_to(position)
         if history.current is None or not Path(history.current).is_file():
-            raise InvalidInputError("That version is no longer kept: files are deleted after an hour.")
-        return editor_value(history.current), *_shown(history)
-
-    back = [inputs.editor, *history_shown]
-    results.send_back.click(
-        _refused(send_back),
-        [results.slider, visit.history],
-        [inputs.editor, inputs.compare, *history_shown],
-        **_private(),
-    )
-    results.undo.click(_refused(lambda history: move(history, history.position - 1)), visit.history, back, **_private())
-    results.redo.click(_refused(lambda history: move(history, history.position + 1)), visit.history, back, **_private())
+            raise InvalidInputError(_NOT_KEPT)
+        return editor_value(history.current), None, *_elsewhere(history)
 
     def go_to(event: gr.SelectData, history: History) -> tuple[Any, ...]:
-        return _refused(move)(history, event.index)
+        return move(history, int(event.index))
 
-    results.versions.select(go_to, visit.history, back, **_private())
+    results.send_back.click(_refused(send_back), [visit.filled, visit.history], back, **_private())
+    results.undo.click(_refused(lambda history: move(history, history.position - 1)), visit.history, back, **_private())
+    results.redo.click(_refused(lambda history: move(history, history.position + 1)), visit.history, back, **_private())
+    results.versions.select(_refused(go_to), visit.history, back, **_private())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import secrets
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import gradio as gr
 import numpy as np
 from gradio.components import Component
 from gradio.components.image_editor import EditorData
-from gradio.data_classes import FileData
+from gradio.data_classes import FileData, ImageData
+from gradio.utils import get_upload_folder, is_in_or_equal
+from gradio_client.utils import is_http_url_like
 from PIL import Image
 
 from ..errors import InvalidInputError
@@ -27,6 +30,26 @@ STROKE_COLOUR, STROKE_OPACITY = (255, 61, 129), 0.7
 NAMELESS = "photograph.png"  # what a photograph is called that came without a name
 
 _NOTHING_MARKED = "The mask is empty: paint over what is to be filled, add a mask image, or let the page damage it."
+_NOT_UPLOADED = "Only files that were uploaded to this page are taken: upload it, or send the file itself."
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What the last fill of a visitor gave: files that this machine wrote, named by no one else."""
+
+    name: str  # of the photograph
+    before: str  # path of the photograph as PNG
+    results: tuple[str, ...]  # paths
+    chosen: int = 0
+
+    @property
+    def result(self) -> str:
+        """The path of the chosen one."""
+        return self.results[self.chosen]
+
+    def is_kept(self) -> bool:
+        """Whether the files are still there."""
+        return all(Path(path).is_file() for path in (self.before, self.result))
 
 
 def marked(editor: dict[str, Any] | None, mask_image: Image.Image | None) -> tuple[Image.Image, np.ndarray]:
@@ -91,60 +114,82 @@ def strokes_over(mask: np.ndarray) -> Image.Image:
 # ---------------------------------------------------------------- uploads
 
 
-def checked_first(component: Component, check: Callable[[Any], None]) -> None:
-    """Let `check` see what was uploaded to `component` before Gradio reads it.
+def checked_first(component: Component, check: Callable[[Any], object]) -> None:
+    """Let nothing but files that were uploaded come to `component`, and `check` see them before Gradio reads them.
 
-    Gradio itself would answer an unreadable file with its internals, and turn 16-bit pixels or CMYK into something else
-    unasked. Not a subclass: Gradio takes one for a component with a front end of its own.
+    Gradio itself downloads addresses, of any size; takes for an `Image` any path on this machine, or pixels within the
+    request; answers an unreadable file with its internals; and turns 16-bit pixels or CMYK into something else unasked.
+    Not a subclass: Gradio takes one for a component with a front end of its own.
     """
-    preprocess = component.preprocess
+    preprocess, bring = component.preprocess, component.async_move_resource_to_block_cache
+    uploads = Path(component.GRADIO_CACHE)
+
+    async def brought(path: str | Path | None) -> str | None:
+        if path is not None and is_http_url_like(str(path)):
+            raise refusal(InvalidInputError(_NOT_UPLOADED))
+        return await bring(path)
 
     def checked(value: Any) -> Any:
+        for file in _files_of(value):
+            if file.path is None or not is_in_or_equal(file.path, uploads):
+                raise refusal(InvalidInputError(_NOT_UPLOADED))
         check(value)
         return preprocess(value)
 
+    component.async_move_resource_to_block_cache = brought
     component.preprocess = checked
 
 
+def _files_of(value: EditorData | FileData | ImageData | None) -> list[Any]:
+    if isinstance(value, EditorData):
+        return [file for file in (value.background, *value.layers, value.composite) if file is not None]
+    return [] if value is None else [value]
+
+
 def check_editor(value: EditorData | None, limits: Limits) -> None:
-    """Refuse an editor's files that are no images, too large, or would be changed unasked."""
+    """Refuse an editor's files that are no images, too large, or would be changed unasked.
+
+    Of the editor's composite nothing is made: it is dropped.
+    """
     if value is None:
         return
+    value.composite = None
+    if len(value.layers) > 1:
+        raise refusal(InvalidInputError("The editor has only one layer to paint on: merge the layers."))
 
     def read(path: str) -> None:
-        check_photograph_file(path, limits)
-        mode = load_photograph(path).mode
+        mode = check_photograph_file(path, limits).mode
         if mode == "CMYK" or mode in GREY_16_MODES:
             raise InvalidInputError(
                 f"Images of mode {mode} can't be edited in the browser: convert it to RGB, or use the API."
             )
 
     refuse_unless(value.background, read)
-    for layer in value.layers or []:
+    for layer in value.layers:
         refuse_unless(layer, lambda path: check_photograph_file(path, limits))
 
 
-def check_photograph_file(path: str, limits: Limits) -> None:
-    """Refuse a file that is no image, can't be decoded, or is too large.
+def check_photograph_file(path: str, limits: Limits) -> Image.Image:
+    """The image of a file that is one, can be decoded, and is not too large.
 
     Raises:
-        InvalidInputError: it is; where it is not the size, the sentence has `path` in it.
+        InvalidInputError: it is not; unless it is for its size, the sentence has `path` in it.
     """
     try:
         with Image.open(path, formats=FORMATS) as image:  # reads no pixels yet
             limits.check_size(*image.size)
     except (OSError, SyntaxError, Image.DecompressionBombError):
         pass  # what is wrong with it is said below
-    open_image(path)
+    return open_image(path)
 
 
-def refuse_unless(file: FileData | None, read: Callable[[str], object]) -> None:
+def refuse_unless(file: FileData | ImageData | None, read: Callable[[str], object]) -> None:
     """Refuse a file that `read` refuses, by the name that its sender knows it by.
 
     Raises:
         gr.Error: it does.
     """
-    if file is None or file.path is None:
+    if file is None:
         return
     try:
         read(file.path)
@@ -154,7 +199,7 @@ def refuse_unless(file: FileData | None, read: Callable[[str], object]) -> None:
 
 def refusal(error: InvalidInputError) -> gr.Error:
     """What the visitor sees of an error: a toast, or in the API its message."""
-    return gr.Error(str(error), title="Nothing was filled", print_exception=False)
+    return gr.Error(str(error), title="That can't be done", print_exception=False)
 
 
 # ---------------------------------------------------------------- downloads
@@ -199,12 +244,12 @@ def save_picture(picture: Image.Image, folder: Path, name: str) -> str:
     return str(path)
 
 
-@contextmanager
-def temporary_folder() -> Iterator[Path]:
-    """A folder for files to be shown or downloaded, around the `yield` of an event that hands them to Gradio.
+def folder_for_visitor() -> Path:
+    """A new folder for files to be shown or downloaded; Gradio serves them from there.
 
-    Gradio has copied them when it comes back to the event, or gives it up. It gets files and no images: those it would
-    write itself, under a name that it makes of the pixels, and anew while a browser may be reading them.
+    It gets files and no images: those it would write itself, under a name that it makes of the pixels, and anew while a
+    browser may be reading them.
     """
-    with tempfile.TemporaryDirectory(prefix="hvq-inpaint-") as folder:
-        yield Path(folder)
+    folder = Path(get_upload_folder())
+    folder.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=secrets.token_hex(16), dir=folder))  # an address that no one else can guess

@@ -13,6 +13,7 @@ from ..images import load_photograph, to_tensor
 from ..visualize import MOST_ERROR, code_picture, credibility_picture, error_picture, ramp
 
 LONGEST_SIDE = 1024  # of a stage's picture in pixels; the result itself is never reduced
+SSIM_MEGAPIXELS = 3  # on which it is computed at most: it takes two seconds of a processor for each and stage
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ STAGES = (
         "damaged",
         "Damaged input",
         "F<sub>2</sub>",
-        "The photograph without what you marked. It is all that the model gets to see; black is missing.",
+        "The photograph without what you marked, which is black here. The model gets to see no more than this.",
     ),
     Stage(
         "global_codes",
@@ -76,7 +77,7 @@ STAGES = (
         "error",
         "Error",
         "|I<sub>comp</sub> - I<sub>gt</sub>|",
-        "How far the result is from the intact photograph, which is known here because this page did the damage.",
+        "How far the result is from the intact photograph, taken to be the photograph before the damage.",
         ("equal", f"{MOST_ERROR} grey levels or more"),
     ),
 )
@@ -93,7 +94,8 @@ MEASURED = ("damaged", "coarse", "refined", "composite")
 
 FIGURES_EXPLAINED = (
     "Figures: PSNR and L1 over the missing pixels only, colours in [0, 1]; SSIM over the whole picture, Gaussian "
-    "window of 11 pixels, sigma 1.5, mean over red, green and blue."
+    f"window of 11 pixels, sigma 1.5, mean over red, green and blue; none where more than {SSIM_MEGAPIXELS} megapixels "
+    "differ."
 )
 
 
@@ -102,7 +104,7 @@ class Figures:
     """How near a picture is to the intact photograph."""
 
     psnr: float  # dB in the hole, peak 1; infinite if equal
-    ssim: float | None  # of the whole picture; None where that is narrower than the window
+    ssim: float | None  # of the whole picture; None where that is narrower than the window, or too much differs
     l1: float  # mean in the hole, in [0, 1]
 
     def __str__(self) -> str:
@@ -199,18 +201,34 @@ def _reduced(picture: Image.Image) -> Image.Image:
 
 
 def _ssim(output: np.ndarray, original: np.ndarray, rows: int = 256) -> float | None:
-    """SSIM of two pictures (H, W, 3) uint8, in strips: the same mean, in the memory of one strip."""
+    """SSIM of two pictures (H, W, 3) uint8; None where it does not exist or would take too long.
+
+    It is computed where they differ, as it is 1 elsewhere, and in strips: the same mean, in the memory of one strip.
+    """
     from ..metrics import SSIM_WINDOW, ssim  # slow to import
 
-    height, width = output.shape[:2]
-    if min(height, width) < SSIM_WINDOW:
-        return None
     overlap = SSIM_WINDOW - 1
-    total = 0.0
+    windows = (output.shape[0] - overlap) * (output.shape[1] - overlap)
+    if min(output.shape[:2]) < SSIM_WINDOW:
+        return None
+    differs = (output != original).any(axis=2)
+    if not differs.any():
+        return 1.0
+    # Every window that reaches a pixel that differs begins in here.
+    reached = tuple(
+        slice(max(0, places[0] - overlap), places[-1] + overlap + 1)
+        for places in (np.flatnonzero(differs.any(axis=1)), np.flatnonzero(differs.any(axis=0)))
+    )
+    output, original = output[reached], original[reached]
+    height, width = output.shape[:2]
+    if height * width > SSIM_MEGAPIXELS * 1e6:
+        return None
+    missed = 0.0
     for first, last in _strips(height - overlap, rows):
         here = slice(first, last + overlap)
-        total += ssim(to_tensor(output[here]), to_tensor(original[here])).item() * (last - first)
-    return total / (height - overlap)
+        similarity = ssim(to_tensor(output[here]), to_tensor(original[here])).item()
+        missed += (1 - similarity) * (last - first) * (width - overlap)
+    return 1 - missed / windows
 
 
 def _strips(length: int, rows: int) -> Iterator[tuple[int, int]]:
