@@ -52,13 +52,13 @@ class Load:
     memory: list[float] = field(default_factory=list)  # MB: before the load, at its end of each quarter, afterwards
 
     def __str__(self) -> str:
-        waits = sorted(self.answered)
+        waits = sorted(self.answered) or [float("nan")]
         return "\n".join(
             [
                 "| answered | told that the queue is full | failed | known pixels changed | median s | longest s |",
                 "|---:|---:|---:|---:|---:|---:|",
-                f"| {len(waits)} | {self.full} | {len(self.failures)} | {self.wrong} | {statistics.median(waits):.1f} "
-                f"| {waits[-1]:.1f} |",
+                f"| {len(self.answered)} | {self.full} | {len(self.failures)} | {self.wrong} "
+                f"| {statistics.median(waits):.1f} | {waits[-1]:.1f} |",
                 "",
                 "| memory before, MB | " + " | ".join(f"quarter {number}" for number in (1, 2, 3, 4)) + " | after |",
                 "|---:" * 6 + "|",
@@ -94,7 +94,7 @@ def page(folder: Path, options: Sequence[str]) -> Iterator[tuple[str, int, float
         yield address, process.pid, time.monotonic() - start
     finally:
         process.terminate()
-        process.wait()
+        process.wait(60)
 
 
 def visit(address: str, number: int, folder: Path, until: float, load: Load) -> None:
@@ -136,6 +136,8 @@ def measure(clients: int, seconds: float, options: Sequence[str] = ()) -> Load:
     with tempfile.TemporaryDirectory() as name, page(Path(name), options) as (address, pid, started):
         folder, process, first = Path(name), psutil.Process(pid), Load(started, importing)
         visit(address, clients, folder, time.monotonic() + 10, first)  # what is allocated once is there afterwards
+        if not first.answered:
+            raise RuntimeError(f"The page gave one client no answer: {first.failures}")
         alone = statistics.median(first.answered)
         load = Load(started, importing, alone, memory=[process.memory_info().rss / 1e6])
         start = time.monotonic()

@@ -55,8 +55,8 @@ from .stages import (
 TITLE = "Fill in a photograph"
 EXPLANATION = """
 Paint over what should disappear, and the model makes up what could have been there. It describes a photograph by words
-from two dictionaries, guesses the words under your strokes from what is around them, measures how credible each guess
-is, decodes them to a rough picture and refines that. Every stage is shown below as it is computed.
+from two dictionaries, guesses the words under your strokes from what is around them, measures how near each guess lies
+to its word, decodes them to a rough picture and refines that. Every stage is shown below as it is computed.
 """
 FOOTNOTE = """
 After Li, Xu and Chen, [Hierarchical Vector-Quantized Variational Autoencoder and Vector Credibility Mechanism for
