@@ -168,9 +168,12 @@ def test_the_page_damages_the_photograph_and_measures_the_result(
     assert len(np.unique(map_of_error[~mask], axis=0)) == 1 and len(np.unique(map_of_error[mask], axis=0)) > 10
     visit.screenshot("damage", tmp_path)
 
-    visit.upload(photograph)  # another photograph is not known to be intact, and the result is not of it
+    with visit.page.expect_file_chooser() as chooser:
+        visit.page.get_by_role("button", name="Choose another photograph").click()
+    chooser.value.set_files(photograph)  # another photograph is not known to be intact, and the result is not of it
     playwright.expect(visit.page.locator("#compare input")).not_to_be_checked()
     playwright.expect(visit.page.locator("#send-back")).to_be_disabled()
+    visit.wait_for_editor(pixels, np.zeros_like(mask))
     visit.drag(*FIRST)
     visit.fill()
     assert not visit.pictures("#stage-error")
@@ -267,7 +270,7 @@ def test_a_camera_and_the_clipboard_give_photographs_too(visit: Visit, photograp
     visit.wait_for_photograph()
     assert np.array_equal(visit.editor()[0], pixels)
     visit.page.evaluate("navigator.clipboard.read = async () => []")
-    visit.page.get_by_role("button", name="Paste a photograph").click()
+    visit.page.get_by_role("button", name="paste a photograph").click()
     assert visit.toast() == "There is no picture in the clipboard."
     visit.page.evaluate(
         """(png) => {
@@ -277,7 +280,7 @@ def test_a_camera_and_the_clipboard_give_photographs_too(visit: Visit, photograp
         }""",
         base64.b64encode(tiny_png()).decode(),
     )
-    visit.page.get_by_role("button", name="Paste a photograph").click()
+    visit.page.get_by_role("button", name="paste a photograph").click()
     visit.wait_for_editor(np.zeros((40, 50, 3), dtype=np.uint8))
     visit.page.locator("#editor button[aria-label='Clear canvas']").click()
     visit.page.locator("#editor button[aria-label=Webcam]").click()

@@ -47,6 +47,17 @@ _EDITOR_IS_STILL = """() => new Promise((resolve) => {
     requestAnimationFrame(step);
 })"""
 
+# Whether the status has said something else and then, perhaps in the words of the last time, that all is filled.
+_WATCH_STATUS = """(status) => {
+    let anew = false;
+    window.filledAnew = false;
+    new MutationObserver(() => {
+        const filled = status.innerText.startsWith("Filled ");
+        if (filled && anew) window.filledAnew = true;
+        anew ||= !filled;
+    }).observe(status, { childList: true, characterData: true, subtree: true });
+}"""
+
 # What the editor would send, as PNG in base64: its background and its only layer.
 _EDITOR_HOLDS = """async () => {
     const text = (blob) => new Promise((resolve) => {
@@ -130,14 +141,10 @@ class Visit:
     def fill(self) -> None:
         """Press Fill and wait for the result."""
         status = self.page.locator("#status")
-        before = status.inner_text()
+        status.evaluate(_WATCH_STATUS)
         self.page.locator("#fill").click()
         try:
-            self.page.wait_for_function(
-                "before => { const now = document.querySelector('#status').innerText;"
-                " return now !== before && now.startsWith('Filled '); }",
-                arg=before,
-            )
+            self.page.wait_for_function("window.filledAnew")
         except playwright.TimeoutError:
             said = [status.inner_text(), *self.page.locator("[data-testid=toast-body]").all_inner_texts()]
             raise AssertionError(f"nothing was filled; the page says {said}") from None

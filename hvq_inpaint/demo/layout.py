@@ -92,7 +92,8 @@ class Inputs:
         gate = gr.HTML(
             f"Photographs of up to {limits.megapixels:g} megapixels, in any format that your browser shows. A fill may "
             f"take up to {limits.seconds:g} seconds.",
-            html_template="<p>${value} <button type='button' id='paste'>Paste a photograph</button></p>",
+            html_template="<p><button type='button' id='choose'>Choose another photograph</button> or "
+            "<button type='button' id='paste'>paste a photograph</button>. ${value}</p>",
             js_on_load=(HERE / "page.js").read_text(encoding="utf-8"),
             elem_id="hint",
             megapixels=limits.megapixels,
@@ -190,7 +191,8 @@ class Results:
     @classmethod
     def lay_out(cls) -> Results:
         slider = gr.ImageSlider(
-            label="Before and after",
+            label="Before, left of the line, and after",
+            slider_position=10,  # percent: what is filled is to be seen at once, wherever it is
             elem_id="result",
             type="filepath",
             image_mode=None,
@@ -204,7 +206,7 @@ class Results:
         with gr.Row():
             png = gr.DownloadButton("Download PNG", interactive=False, elem_id="download-png", min_width=140)
             own = gr.DownloadButton("Download", visible=False, elem_id="download-own", min_width=140)
-        gallery = _pictures("Results: choose one", "results")
+        gallery = _pictures("Results: choose one; the stages below are those of the first", "results")
         with gr.Row():
             send_back = gr.Button("Continue with this result", interactive=False, elem_id="send-back", min_width=180)
             undo = gr.Button("Undo", interactive=False, elem_id="undo", min_width=70)

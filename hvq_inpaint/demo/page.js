@@ -106,13 +106,21 @@ document.addEventListener("paste", (event) => {
   take(file);
 });
 
-// The page's button to paste, and the editor's camera.
+// Where a page is as long as on a phone, what a click brings about is elsewhere on it.
+const brings = { fill: "#result", "send-back": "#editor", undo: "#editor", redo: "#editor", examples: "#editor" };
+document.addEventListener("click", (event) => {
+  const from = Object.keys(brings).find((id) => event.target instanceof Element && event.target.closest(`#${id}`));
+  if (from && matchMedia("(max-width: 768px)").matches) document.querySelector(brings[from])?.scrollIntoView();
+});
+
+// The page's buttons to choose and to paste, and the editor's camera.
 document.addEventListener(
   "click",
   async (event) => {
     const button = event.target instanceof Element ? event.target.closest("button") : null;
     const isLive = Boolean(editor()?.querySelector("video")?.videoWidth); // a camera that is not takes no picture
     if (button?.getAttribute("aria-label") === "capture photo" && isLive) trigger("upload", { name: "camera.png" });
+    if (button?.id === "choose") editor()?.querySelector("input[type=file]")?.click();
     if (button?.id !== "paste") return;
     try {
       for (const item of await navigator.clipboard.read()) {

@@ -61,7 +61,8 @@ to its word, decodes them to a rough picture and refines that. Every stage is sh
 FOOTNOTE = """
 After Li, Xu and Chen, [Hierarchical Vector-Quantized Variational Autoencoder and Vector Credibility Mechanism for
 High-Quality Image Inpainting](https://doi.org/10.3390/electronics13101852), Electronics 2024, 13, 1852. Symbols are the
-paper's. What you upload is deleted from this machine within two hours.
+paper's. What you upload is deleted from this machine within two hours. A browser's editor has colours of 8 bits without
+profile and EXIF; the API and the command line keep all of that.
 """
 
 # Visits that are remembered, each in about 200 kilobytes; the oldest are forgotten first.
@@ -204,12 +205,18 @@ def _wire_input(inputs: Inputs, results: Results, visit: Visit, limits: Limits) 
         files = save_picture(photograph, folder, "photograph"), save_picture(strokes_over(mask), folder, "strokes")
         return editor_value(*files), True
 
-    inputs.damage.click(
+    def fill_is(possible: bool) -> dict[str, Any]:
+        return {"fn": lambda: gr.Button(interactive=possible), "inputs": None, "outputs": inputs.fill}
+
+    # Until the damage is there, what is painted is not what will be.
+    damaging = inputs.damage.click(**fill_is(False), **_private(queue=False)).then(
         _refused(damaged),
         [inputs.editor, inputs.kind, inputs.ratio, inputs.damage_seed],
         [inputs.editor, inputs.compare],
         **_private(show_progress="minimal"),
     )
+    for ended in (damaging.success, damaging.failure):
+        ended(**fill_is(True), **_private(queue=False))
 
 
 def _elsewhere(history: History) -> tuple[Any, ...]:
@@ -288,7 +295,12 @@ def _wire_fill(
         yield shown
 
     both = [inputs.fill, inputs.cancel]
-    started = inputs.fill.click(lambda: buttons(running=True), None, both, **_private(queue=False))
+    started = inputs.fill.click(
+        lambda: {**buttons(running=True), results.status: "Waiting for its turn ..."},
+        None,
+        [*both, results.status],
+        **_private(queue=False),
+    )
     filling = started.then(
         fill,
         [inputs.editor, inputs.mask_image, inputs.compare, visit.name, *inputs.options],
@@ -305,10 +317,9 @@ def _wire_fill(
             *both,
         ],
         trigger_mode="multiple",  # the button sees to it; a run that is being cancelled is not to swallow the next one
-        api_visibility="private",
         concurrency_id="model",
         concurrency_limit=1,
-        show_progress_on=results.slider,  # a refusal must not cover all that is there from before
+        **_private(),  # the status says how far it is; a refusal must not cover what is there from before
     )
     filling.success(lambda: buttons(running=False), None, both, **_private(queue=False))
     ended = {"inputs": None, "outputs": [*both, results.status], **_private(queue=False)}
