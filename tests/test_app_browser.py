@@ -89,6 +89,7 @@ def test_upload_paint_fill_and_download(
     shown, painted = visit.editor()
     assert np.array_equal(shown, pixels) and 0.005 < painted.mean() < 0.3
     visit.fill()
+    assert visit.page.evaluate("document.querySelector('#status').getBoundingClientRect().top < window.innerHeight")
 
     hole = visit.hole()
     assert np.array_equal(hole, painted)
@@ -169,7 +170,7 @@ def test_the_page_damages_the_photograph_and_measures_the_result(
     visit.screenshot("damage", tmp_path)
 
     with visit.page.expect_file_chooser() as chooser:
-        visit.page.get_by_role("button", name="Choose another photograph").click()
+        visit.page.get_by_role("button", name="Choose a photograph").click()
     chooser.value.set_files(photograph)  # another photograph is not known to be intact, and the result is not of it
     playwright.expect(visit.page.locator("#compare input")).not_to_be_checked()
     playwright.expect(visit.page.locator("#send-back")).to_be_disabled()
@@ -270,7 +271,7 @@ def test_a_camera_and_the_clipboard_give_photographs_too(visit: Visit, photograp
     visit.wait_for_photograph()
     assert np.array_equal(visit.editor()[0], pixels)
     visit.page.evaluate("navigator.clipboard.read = async () => []")
-    visit.page.get_by_role("button", name="paste a photograph").click()
+    visit.page.get_by_role("button", name="paste one").click()
     assert visit.toast() == "There is no picture in the clipboard."
     visit.page.evaluate(
         """(png) => {
@@ -280,7 +281,7 @@ def test_a_camera_and_the_clipboard_give_photographs_too(visit: Visit, photograp
         }""",
         base64.b64encode(tiny_png()).decode(),
     )
-    visit.page.get_by_role("button", name="paste a photograph").click()
+    visit.page.get_by_role("button", name="paste one").click()
     visit.wait_for_editor(np.zeros((40, 50, 3), dtype=np.uint8))
     visit.page.locator("#editor button[aria-label='Clear canvas']").click()
     visit.page.locator("#editor button[aria-label=Webcam]").click()

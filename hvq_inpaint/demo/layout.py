@@ -92,8 +92,8 @@ class Inputs:
         gate = gr.HTML(
             f"Photographs of up to {limits.megapixels:g} megapixels, in any format that your browser shows. A fill may "
             f"take up to {limits.seconds:g} seconds.",
-            html_template="<p><button type='button' id='choose'>Choose another photograph</button> or "
-            "<button type='button' id='paste'>paste a photograph</button>. ${value}</p>",
+            html_template="<p><button type='button' id='choose'>Choose a photograph</button> or "
+            "<button type='button' id='paste'>paste one</button>. ${value}</p>",
             js_on_load=(HERE / "page.js").read_text(encoding="utf-8"),
             elem_id="hint",
             megapixels=limits.megapixels,
