@@ -45,7 +45,9 @@ class Load:
     seconds_to_start: float  # from the start of the process to its first answer
     seconds_to_import: float  # of a process that only imports torch and gradio
     alone: float = 0.0  # seconds of an answer while nobody else asks, median
+    alone_fill: float = 0.0  # of which the fill itself took so many, by the page's report
     answered: list[float] = field(default_factory=list)  # seconds of each, waiting included
+    fills: list[float] = field(default_factory=list)  # seconds of each fill itself
     full: int = 0  # told that the queue is full
     failures: list[str] = field(default_factory=list)  # anything else that was not an answer
     wrong: int = 0  # answers with a known pixel changed
@@ -64,7 +66,8 @@ class Load:
                 "|---:" * 6 + "|",
                 "| " + " | ".join(f"{megabytes:.0f}" for megabytes in self.memory) + " |",
                 "",
-                f"An answer while nobody else asks: {self.alone:.1f} seconds. The page answered "
+                f"An answer while nobody else asks: {self.alone:.1f} seconds, of which the fill {self.alone_fill:.1f}. "
+                "The page answered "
                 f"{self.seconds_to_start:.1f} seconds after its start; importing torch and gradio alone took "
                 f"{self.seconds_to_import:.1f}.",
             ]
@@ -110,7 +113,7 @@ def visit(address: str, number: int, folder: Path, until: float, load: Load) -> 
     while time.monotonic() < until:
         start = time.monotonic()
         try:
-            (path,), _, _ = client.predict(
+            (path,), _, report = client.predict(
                 handle_file(str(folder / f"{number}.png")),
                 handle_file(str(folder / f"mask{number}.png")),
                 api_name="/inpaint",
@@ -123,6 +126,7 @@ def visit(address: str, number: int, folder: Path, until: float, load: Load) -> 
                 load.failures.append(f"{type(error).__name__}: {error}")
             continue
         load.answered.append(time.monotonic() - start)
+        load.fills.append(report["seconds"])
         with Image.open(path) as result:
             load.wrong += not np.array_equal(np.asarray(result)[~mask], pixels[~mask])
     client.close()
@@ -138,8 +142,8 @@ def measure(clients: int, seconds: float, options: Sequence[str] = ()) -> Load:
         visit(address, clients, folder, time.monotonic() + 10, first)  # what is allocated once is there afterwards
         if not first.answered:
             raise RuntimeError(f"The page gave one client no answer: {first.failures}")
-        alone = statistics.median(first.answered)
-        load = Load(started, importing, alone, memory=[process.memory_info().rss / 1e6])
+        alone = statistics.median(first.answered), statistics.median(first.fills)
+        load = Load(started, importing, *alone, memory=[process.memory_info().rss / 1e6])
         start = time.monotonic()
 
         def watch() -> None:
