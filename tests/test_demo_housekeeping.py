@@ -71,5 +71,4 @@ def test_it_is_swept_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     with visitors_folder(kept=7, every=0.001) as folder:
         assert enough.wait(60)
     assert set(swept) == {(folder, 7)}
-    number = len(swept)
-    assert not any(thread.name.startswith("sweep") for thread in threading.enumerate()) and len(swept) == number
+    assert not any("sweep" in thread.name for thread in threading.enumerate())  # nothing goes on after that

@@ -20,11 +20,10 @@ from ..masks import MASK_KINDS, make_mask
 from .fills import Filler, Options, Progress, hole_of
 from .layout import chosen_options, option_controls, seed_control, whole_seed
 from .photographs import (
-    check_photograph_file,
+    check_picture,
     checked_first,
     folder_for_visitor,
     refusal,
-    refuse_unless,
     save_picture,
     save_results,
 )
@@ -58,7 +57,7 @@ def add_api(filler: Filler, run: Callable[..., Iterator[Progress]]) -> None:
     # Not gr.File's own, which leaves an empty file behind at every call.
     image.preprocess = mask.preprocess = lambda file: None if file is None else file.path
     for component in (image, mask):
-        checked_first(component, lambda file: refuse_unless(file, partial(check_photograph_file, limits=filler.limits)))
+        checked_first(component, partial(check_picture, limits=filler.limits))
 
     def inpaint(
         image: str,

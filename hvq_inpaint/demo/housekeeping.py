@@ -36,7 +36,7 @@ def visitors_folder(kept: float = KEPT_SECONDS, every: float = _SWEPT_EVERY) -> 
                 sweep(folder, kept)
 
         os.environ[_VARIABLE] = name
-        thread = threading.Thread(target=sweep_again_and_again, daemon=True)
+        thread = threading.Thread(target=sweep_again_and_again, name="sweep", daemon=True)
         thread.start()
         try:
             yield folder

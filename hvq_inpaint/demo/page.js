@@ -2,7 +2,8 @@
 // waits for ever for an upload that the server refuses. Runs in a gr.HTML, which gives `trigger` and `props`.
 
 const editor = () => document.querySelector("#editor"); // which may come to the page after this
-const megapixels = (width, height) => (width * height) / 1e6;
+// To one decimal, upwards, as the page says it.
+const megapixels = (width, height) => Math.ceil((width * height) / 1e5) / 10;
 let letThrough = false;
 
 function refuse(message) {
@@ -38,8 +39,8 @@ async function problemOf(file) {
   }
   const size = file.type.startsWith("image/") && file.type !== "image/svg+xml" ? await sizeOf(file) : null;
   if (!size) return `${name} is not an image that this browser can show: use JPEG, PNG or WebP.`;
-  if (megapixels(...size) > props.megapixels) {
-    return `${name} has ${(Math.ceil((size[0] * size[1]) / 1e5) / 10).toFixed(1)} megapixels, and this page takes up to ${props.megapixels}: reduce it, or fill it on the command line.`;
+  if (size[0] * size[1] > props.megapixels * 1e6) {
+    return `${name} has ${megapixels(...size).toFixed(1)} megapixels, and this page takes up to ${props.megapixels}: reduce it, or fill it on the command line.`;
   }
   const longest = longestSide();
   if (Math.max(...size) > longest) {

@@ -26,7 +26,7 @@ from .photographs import (
     NAMELESS,
     Filled,
     check_editor,
-    check_photograph_file,
+    check_picture,
     checked_first,
     editor_value,
     folder_for_visitor,
@@ -34,7 +34,6 @@ from .photographs import (
     own_suffix,
     photograph_of,
     refusal,
-    refuse_unless,
     save_picture,
     save_results,
     strokes_over,
@@ -172,10 +171,7 @@ def _wire_input(inputs: Inputs, results: Results, visit: Visit, limits: Limits) 
     """A photograph comes, is looked at, is damaged."""
     checked_first(inputs.editor, partial(check_editor, limits=limits))
     inputs.editor.accept_blobs = None  # a way into this machine's memory that the page does not use
-    checked_first(
-        inputs.mask_image,
-        lambda image: refuse_unless(image, partial(check_photograph_file, limits=limits)),
-    )
+    checked_first(inputs.mask_image, partial(check_picture, limits=limits))
 
     def refuse(event: gr.EventData) -> None:
         raise gr.Error(str(event.message)[:500], title="The photograph was not taken", print_exception=False)

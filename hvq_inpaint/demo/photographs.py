@@ -166,7 +166,16 @@ def check_editor(value: EditorData | None, limits: Limits) -> None:
 
     refuse_unless(value.background, read)
     for layer in value.layers:
-        refuse_unless(layer, lambda path: check_photograph_file(path, limits))
+        check_picture(layer, limits)
+
+
+def check_picture(file: FileData | ImageData | None, limits: Limits) -> None:
+    """Refuse a file that is no image, can't be decoded, or is too large.
+
+    Raises:
+        gr.Error: it is.
+    """
+    refuse_unless(file, lambda path: check_photograph_file(path, limits))
 
 
 def check_photograph_file(path: str, limits: Limits) -> Image.Image:
