@@ -4,6 +4,7 @@ import sys
 
 from hvq_inpaint.errors import InvalidInputError
 from hvq_inpaint.training.options import parse_options
+from hvq_inpaint.training.stopping import TrainingStopped
 from hvq_inpaint.training.trainer import run
 
 
@@ -13,6 +14,9 @@ def main() -> int:
     except InvalidInputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except TrainingStopped as stopped:
+        print(stopped, file=sys.stderr)
+        return 128 + stopped.signal_number  # as a shell tells it
     return 0
 
 

@@ -5,12 +5,28 @@ The codebook and the credibility threshold belong to the *global* batch, so the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.distributed as dist
 
+_apart = False
+
 
 def _is_distributed() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return not _apart and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Within it this process acts as if it were alone, so that it may fail without leaving the others waiting."""
+    global _apart
+    _apart = True
+    try:
+        yield
+    finally:
+        _apart = False
 
 
 def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,9 @@ to (5).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -64,11 +67,13 @@ class EMAQuantizer(nn.Module):
         codebook (K, D): the codes e_k.
         counts (K,): N_k of Eq. (3); all zero before the first update.
         sums (K, D): m_k of Eq. (4).
+        batch_counts (K,): n_k of the last update, over all processes; not saved.
     """
 
     codebook: torch.Tensor
     counts: torch.Tensor
     sums: torch.Tensor
+    batch_counts: torch.Tensor
 
     def __init__(self, num_codes: int, dim: int, decay: float = 0.99) -> None:
         super().__init__()
@@ -76,6 +81,8 @@ class EMAQuantizer(nn.Module):
         self.register_buffer("codebook", torch.randn(num_codes, dim) / dim**0.5)
         self.register_buffer("counts", torch.zeros(num_codes))
         self.register_buffer("sums", torch.zeros(num_codes, dim))
+        self.register_buffer("batch_counts", torch.zeros(num_codes), persistent=False)
+        self._pending: tuple[torch.Tensor, torch.Tensor] | None = None  # n and s of the calls within `one_batch`
 
     def quantize(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Eq. (1) without any update.
@@ -110,13 +117,32 @@ class EMAQuantizer(nn.Module):
         quantized, codes = self.quantize(latents)
         commitment = F.mse_loss(latents.float(), quantized.detach())
         if self.training:
-            self._update(to_vectors(latents), codes.reshape(-1))
+            with torch.no_grad():
+                n, s = self._statistics(to_vectors(latents), codes.reshape(-1))
+                if self._pending is None:
+                    self._update(n, s)
+                else:
+                    self._pending = (self._pending[0] + n, self._pending[1] + s)
         return quantized, codes, commitment
 
+    @contextmanager
+    def one_batch(self) -> Iterator[None]:
+        """Within it all calls count as one batch: they quantise with the codebook as it stands, which is updated once,
+        at the end. If it is left by an exception, nothing is updated.
+        """
+        n, s = self._statistics(self.codebook[:0], torch.empty(0, dtype=torch.int64, device=self.codebook.device))
+        self._pending = (n, s)
+        try:
+            yield
+            self._update(*self._pending)
+        finally:
+            self._pending = None
+
     @torch.no_grad()
-    def _update(self, vectors: torch.Tensor, codes: torch.Tensor) -> None:
-        """Eq. (3) to (5) from `vectors` (N, D) that were given `codes` (N,)."""
-        n, s = self._statistics(vectors, codes)
+    def _update(self, n: torch.Tensor, s: torch.Tensor) -> None:
+        """Eq. (3) to (5) from this process's number n (K,) and sum s (K, D) of the vectors given to each code."""
+        n, s = all_reduce_sum(n).float(), all_reduce_sum(s).float()
+        self.batch_counts.copy_(n)
         # The first update takes the batch as it is: the initial conditions of Eq. (3), (4).
         first = (self.counts.sum() == 0).float()
         decay = self.decay * (1 - first)
@@ -127,14 +153,14 @@ class EMAQuantizer(nn.Module):
         self.codebook.copy_(torch.where(used, self.sums / self.counts.clamp_min(1e-30).unsqueeze(1), self.codebook))
 
     def _statistics(self, vectors: torch.Tensor, codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """n (K,) and s (K, D), the number and the sum of the vectors given to each code, over all processes."""
+        """n (K,) and s (K, D), the number and the sum of this process's vectors that were given to each code."""
         # float64, so that the result does not depend on how the batch was split; Apple's GPUs have none.
         wide = torch.float32 if vectors.device.type == "mps" else torch.float64
         n = torch.bincount(codes, minlength=self.num_codes).to(wide)
         s = torch.zeros(self.num_codes, self.dim, dtype=wide, device=vectors.device).index_add_(
             0, codes, vectors.to(wide)
         )
-        return all_reduce_sum(n).float(), all_reduce_sum(s).float()
+        return n, s
 
     @torch.no_grad()
     def start_from(self, latents: torch.Tensor, generator: torch.Generator | None = None, iterations: int = 10) -> None:
@@ -151,6 +177,7 @@ class EMAQuantizer(nn.Module):
         self.codebook.copy_(self._sample(vectors, self.num_codes, generator))
         for _ in range(iterations):
             n, s = self._statistics(vectors, nearest_codes(vectors, self.codebook))
+            n, s = all_reduce_sum(n).float(), all_reduce_sum(s).float()
             self.codebook.copy_(torch.where((n > 0).unsqueeze(1), s / n.clamp_min(1).unsqueeze(1), self.codebook))
         self.counts.zero_()
         self.sums.zero_()
@@ -199,7 +226,12 @@ def codebook_usage(codes: torch.Tensor, num_codes: int) -> tuple[float, float]:
         The share of codes used at least once, in [0, 1], and the perplexity exp(entropy) of their frequencies,
         in [1, K].
     """
-    counts = torch.bincount(codes.reshape(-1), minlength=num_codes).cpu().double()  # Apple's GPUs have no float64
+    return usage_of_counts(torch.bincount(codes.reshape(-1), minlength=num_codes))
+
+
+def usage_of_counts(counts: torch.Tensor) -> tuple[float, float]:
+    """`codebook_usage` where it is known how often each code was used: counts (K,), not all of them zero."""
+    counts = counts.cpu().double()  # Apple's GPUs have no float64
     frequencies = counts / counts.sum()
     entropy = -torch.special.xlogy(frequencies, frequencies).sum()
     return float((counts > 0).double().mean()), float(entropy.exp())

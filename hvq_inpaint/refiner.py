@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint_sequential
 
 from .config import HVQConfig
 from .execution import channels_last
@@ -33,7 +34,11 @@ class MultiDilationBlock(nn.Module):
 
 
 class MultiDilationRefiner(nn.Module):
-    """Refines the composite of the VQ stage's result and the known pixels."""
+    """Refines the composite of the VQ stage's result and the known pixels.
+
+    Attributes:
+        gradient_checkpointing: keep no activations of the blocks in training but compute them again for the gradient.
+    """
 
     def __init__(self, config: HVQConfig) -> None:
         super().__init__()
@@ -48,6 +53,7 @@ class MultiDilationRefiner(nn.Module):
         self.blocks = nn.Sequential(
             *(MultiDilationBlock(quarter, config.dilation_rates) for _ in range(config.refiner_blocks))
         )
+        self.gradient_checkpointing = False
         self.skips = config.refiner_skips
         self.decoder = nn.ModuleList(
             (
@@ -90,7 +96,10 @@ class MultiDilationRefiner(nn.Module):
         for convolution in self.encoder:
             x = F.relu(convolution(x))
             features.append(x)
-        x = self.blocks(x)
+        if self.gradient_checkpointing and self.training:
+            x = checkpoint_sequential(self.blocks, len(self.blocks), x, use_reentrant=False)
+        else:
+            x = self.blocks(x)
         for convolution, skip in zip(self.decoder, (features[1], features[0]), strict=True):
             x = F.interpolate(x, scale_factor=2, mode="nearest")
             x = F.relu(convolution(torch.cat([x, skip], dim=1) if self.skips else x))

@@ -8,7 +8,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from hvq_inpaint.credibility import CredibilityMap, credibility_weights
-from hvq_inpaint.distributed import all_gather_rows
+from hvq_inpaint.distributed import all_gather_rows, apart
 from hvq_inpaint.quantizer import EMAQuantizer
 
 PROCESSES = 2
@@ -34,6 +34,13 @@ def compute(quantizer: EMAQuantizer, clean: torch.Tensor, damaged: torch.Tensor)
         quantizer(clean)
     results.update({name: tensor.clone() for name, tensor in quantizer.state_dict().items()})
     results["weights"], results["max_dist"] = credibility_weights(clean, damaged, quantizer.codebook, quantile=0.95)
+    quantizer.load_state_dict(make_quantizer().state_dict())
+    with quantizer.one_batch():
+        for part in clean.split(1):
+            quantizer(part)
+    results["of_parts"], results["batch_counts"] = quantizer.codebook.clone(), quantizer.batch_counts.clone()
+    with apart():
+        results["own_rows"] = torch.tensor(len(all_gather_rows(clean)))
     credibility = CredibilityMap()
     credibility.calibrate(clean.abs().reshape(-1))
     results["quantiles"] = credibility.quantiles.clone()
@@ -63,7 +70,7 @@ def results(tmp_path_factory):
     return compute(make_quantizer(), *make_latents()), together
 
 
-@pytest.mark.parametrize("name", ["codebook", "counts", "sums", "max_dist", "quantiles"])
+@pytest.mark.parametrize("name", ["codebook", "counts", "sums", "max_dist", "quantiles", "of_parts", "batch_counts"])
 def test_two_processes_equal_one(results, name):
     alone, (first, second) = results
     assert torch.equal(first[name], second[name])
@@ -93,3 +100,8 @@ def test_rows_of_different_number_are_gathered(results):
     _, (first, second) = results
     expected = torch.tensor([[0.0, 0.0], [1.0, 1.0], [1.0, 1.0]])
     assert torch.equal(first["gathered"], expected) and torch.equal(second["gathered"], expected)
+
+
+def test_a_process_that_acts_apart_asks_no_other(results):
+    _, together = results
+    assert [int(part["own_rows"]) for part in together] == [2, 2]

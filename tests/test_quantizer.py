@@ -52,6 +52,32 @@ def test_three_updates_by_hand_with_an_unused_code():
     assert counts[5] == 0 and (quantizer.codebook[5] == 1e3).all()
 
 
+def test_parts_of_a_batch_count_as_one():
+    latents = torch.randn(6, 3, 4, 5, generator=torch.Generator().manual_seed(2))
+    whole, parted = EMAQuantizer(6, 3).train(), EMAQuantizer(6, 3).train()
+    parted.load_state_dict(whole.state_dict())
+    for _ in range(2):
+        expected, _, _ = whole(latents)
+        with parted.one_batch():
+            quantized = torch.cat([parted(part)[0] for part in latents.split([3, 2, 1])])
+        assert torch.equal(quantized, expected)
+        for name, tensor in whole.state_dict().items():
+            assert torch.allclose(parted.state_dict()[name], tensor, atol=1e-6, rtol=1e-6)
+        assert torch.equal(parted.batch_counts, whole.batch_counts)
+    assert parted.batch_counts.sum() == 6 * 4 * 5
+
+
+def test_a_batch_that_fails_leaves_the_codebook_alone():
+    quantizer = EMAQuantizer(6, 3).train()
+    before = {name: tensor.clone() for name, tensor in quantizer.state_dict().items()}
+    with pytest.raises(ZeroDivisionError), quantizer.one_batch():
+        quantizer(torch.randn(1, 3, 4, 4))
+        raise ZeroDivisionError
+    assert all(torch.equal(before[name], tensor) for name, tensor in quantizer.state_dict().items())
+    quantizer(torch.randn(1, 3, 4, 4))
+    assert quantizer.counts.sum() == 16
+
+
 def test_quantized_equals_the_codebook_exactly_and_passes_its_gradient_straight():
     quantizer = EMAQuantizer(16, 4).eval()
     latents = torch.randn(2, 4, 3, 3, requires_grad=True)

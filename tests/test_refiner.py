@@ -97,3 +97,17 @@ def test_clamped_in_eval_mode_only():
     image, known = torch.rand(1, 3, 16, 24), torch.ones(1, 1, 16, 24)
     assert refiner.train()(image, known).max() > 1
     assert refiner.eval()(image, known).max() == 1
+
+
+def test_gradient_checkpointing_changes_no_gradient_and_keeps_no_activations():
+    calls, gradients = [], []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        refiner = MultiDilationRefiner(HVQConfig.preset("tiny")).train()
+        refiner.gradient_checkpointing = checkpointing
+        calls.append(0)
+        refiner.blocks[0].register_forward_pre_hook(lambda *_: calls.__setitem__(-1, calls[-1] + 1))
+        refiner(torch.rand(2, 3, 32, 32), torch.ones(2, 1, 32, 32)).square().mean().backward()
+        gradients.append([parameter.grad for parameter in refiner.parameters()])
+    assert calls == [1, 2]  # once more for the gradient
+    assert all(torch.allclose(kept, again, atol=1e-7) for kept, again in zip(*gradients, strict=True))

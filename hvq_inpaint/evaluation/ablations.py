@@ -362,7 +362,7 @@ def run_ablation(
             preset=f"variant {key} of the ablation {name}",
             dataset=budget.dataset,
             output=str(folder / key),
-            resume=True,
+            resume="auto",
             vgg_weights=vgg_weights,
             lpips_weights=lpips_weights,
             learning_rate_warmup=min(200, budget.steps // 10),

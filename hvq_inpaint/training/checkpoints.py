@@ -1,26 +1,43 @@
-"""Checkpoints of a running stage: complete or absent, the newest few kept."""
+"""Checkpoints of a running stage: complete or absent, seen to be intact before they are used, the newest few and the
+best one kept.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch.optim.swa_utils import AveragedModel
+
+from ..distributed import all_reduce_sum
+from ..errors import InvalidInputError
 
 _NAME = re.compile(r"step-(\d+)")
 _PROGRESS = "progress.json"
+_AVERAGE = "average.safetensors"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: optimiser steps done, the epoch, and the batches of it that were used."""
+    """Where a run stands."""
 
-    step: int = 0
+    step: int = 0  # optimiser steps done
     epoch: int = 0
-    batch: int = 0
+    batch: int = 0  # global batches of the epoch that were used
+    best_step: int | None = None  # of the best validation so far
+    best_value: float | None = None  # its PSNR in dB
+    processes: int = 1
+    global_batch: int = 0  # images a step, over all processes
 
 
 def checkpoint_folders(folder: Path) -> list[Path]:
@@ -29,30 +46,147 @@ def checkpoint_folders(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
-def save_checkpoint(accelerator: Accelerator, folder: Path, progress: Progress, keep: int) -> None:
-    """Write a checkpoint under another name and rename it once it is complete; then delete the oldest beyond `keep`."""
+def save_checkpoint(
+    accelerator: Accelerator, folder: Path, progress: Progress, keep: int, average: AveragedModel | None = None
+) -> None:
+    """Write a checkpoint under another name and rename it once it is complete; then delete the oldest beyond `keep`,
+    but for the best one.
+
+    Args:
+        average: the moving average of the weights, if the run keeps one.
+
+    Raises:
+        InvalidInputError: it can't be written, on any process; nothing is left of it, and older ones are untouched.
+    """
     final = folder / f"step-{progress.step:08d}"
     partial = folder / f"partial-{progress.step:08d}"
     if accelerator.is_main_process:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(partial))
-    accelerator.wait_for_everyone()
+    failure = None
+    try:
+        accelerator.save_state(str(partial))
+        if average is not None and accelerator.is_main_process:
+            # Apart from accelerate, which would pickle these weights.
+            weights = {name: tensor.contiguous() for name, tensor in average.state_dict().items()}
+            save_file(weights, partial / _AVERAGE)
+    except (OSError, SafetensorError, RuntimeError) as error:  # as Python, safetensors and torch.save tell a full disk
+        failure = str(error).splitlines()[0]
+    failed = torch.tensor(float(failure is not None), device=accelerator.device)
+    if all_reduce_sum(failed):  # on all processes or on none: no one waits for one that gave up
+        if accelerator.is_main_process:
+            shutil.rmtree(partial, ignore_errors=True)
+        raise InvalidInputError(
+            f"The checkpoint of step {progress.step} can't be written ({failure or 'on another process'}). "
+            f"{last_good(folder)} Make room and continue with --resume auto."
+        )
     if accelerator.is_main_process:
-        (partial / _PROGRESS).write_text(json.dumps(vars(progress)), encoding="utf-8")
+        digests = {path.name: _digest(path) for path in partial.iterdir()}
+        text = json.dumps({**dataclasses.asdict(progress), "sha256": digests}, indent=2)
+        (partial / _PROGRESS).write_text(text, encoding="utf-8")
+        shutil.rmtree(final, ignore_errors=True)  # one that was found damaged
         partial.rename(final)
+        best = f"step-{progress.best_step:08d}" if progress.best_step is not None else ""
         for old in checkpoint_folders(folder)[:-keep]:
-            old.rename(folder / f"partial-{old.name}")  # a kill while deleting leaves no half checkpoint
+            if old.name != best:
+                old.rename(folder / f"partial-{old.name}")  # a kill while deleting leaves no half checkpoint
         for leftover in folder.glob("partial-*"):  # these, and those of runs that were killed while saving
             shutil.rmtree(leftover)
     accelerator.wait_for_everyone()
 
 
-def load_checkpoint(accelerator: Accelerator, folder: Path) -> Progress | None:
-    """Load the newest checkpoint in `folder` into the prepared objects; None if there is none."""
+def find_checkpoint(accelerator: Accelerator, folder: Path, wanted: str) -> Path | None:
+    """The checkpoint to continue from; the same on all processes.
+
+    Args:
+        wanted: `auto`, the newest intact one; or a checkpoint's path, or its name in `folder`.
+
+    Returns:
+        None if `wanted` is `auto` and there is no checkpoint at all.
+
+    Raises:
+        InvalidInputError: the wanted one, or every one, is missing or damaged.
+    """
+    found: list[tuple[Path | None, str | None]] = [(None, None)]
+    if accelerator.is_main_process:
+        try:
+            found = [(_find(folder, wanted), None)]
+        except InvalidInputError as error:
+            found = [(None, str(error))]
+    broadcast_object_list(found)
+    checkpoint, problem = found[0]
+    if problem:
+        raise InvalidInputError(problem)
+    return checkpoint
+
+
+def _find(folder: Path, wanted: str) -> Path | None:
     folders = checkpoint_folders(folder)
-    if not folders:
+    if wanted == "auto":
+        damaged = []
+        for candidate in reversed(folders):
+            problem = damage(candidate)
+            if problem is None:
+                return candidate
+            print(f"The checkpoint {candidate} is left out: {problem}.")
+            damaged.append(problem)
+        if damaged:
+            raise InvalidInputError(
+                f"None of the checkpoints in {folder} is intact ({damaged[0]}): delete them to start anew."
+            )
         return None
-    accelerator.load_state(str(folders[-1]))
-    return Progress(**json.loads((folders[-1] / _PROGRESS).read_text(encoding="utf-8")))
+    chosen = next((path for path in (Path(wanted), folder / wanted) if path.is_dir()), None)
+    if chosen is None or chosen.resolve() not in [path.resolve() for path in folders]:
+        names = ", ".join(path.name for path in folders) or "none"
+        raise InvalidInputError(f"There is no checkpoint {wanted} in {folder}; there are: {names}.")
+    if problem := damage(chosen):
+        raise InvalidInputError(f"The checkpoint {chosen} can't be used: {problem}; --resume auto takes another one.")
+    # A branch of its own: were the later ones still there, the next --resume auto would go on with them.
+    for later in folders[[path.resolve() for path in folders].index(chosen.resolve()) + 1 :]:
+        shutil.rmtree(folder / f"abandoned-{later.name}", ignore_errors=True)
+        later.rename(folder / f"abandoned-{later.name}")
+        print(f"The later checkpoint {later.name} is kept as abandoned-{later.name}.")
+    return chosen
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint's files; None if they are those that were written."""
+    try:
+        expected = json.loads((checkpoint / _PROGRESS).read_text(encoding="utf-8"))["sha256"]
+    except (OSError, ValueError, KeyError):
+        return f"{_PROGRESS} is missing or torn"
+    for name, digest in expected.items():
+        if not (checkpoint / name).is_file():
+            return f"{name} is missing"
+        if _digest(checkpoint / name) != digest:
+            return f"{name} is not what was written"
+    return None
+
+
+def read_progress(checkpoint: Path) -> Progress:
+    """Where the run of an intact checkpoint stood."""
+    values = json.loads((checkpoint / _PROGRESS).read_text(encoding="utf-8"))
+    return Progress(**{field.name: values[field.name] for field in dataclasses.fields(Progress)})
+
+
+def load_checkpoint(accelerator: Accelerator, checkpoint: Path, average: AveragedModel | None = None) -> Progress:
+    """Load an intact checkpoint into the prepared objects, and into the moving average if there is one."""
+    accelerator.load_state(str(checkpoint))
+    if average is not None:
+        average.load_state_dict(load_file(checkpoint / _AVERAGE, device=str(accelerator.device)))
+    return read_progress(checkpoint)
+
+
+def last_good(folder: Path) -> str:
+    """A sentence that names the newest checkpoint in `folder`."""
+    folders = checkpoint_folders(folder)
+    return f"The last good checkpoint is {folders[-1]}." if folders else "There is no checkpoint yet."
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

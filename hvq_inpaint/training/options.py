@@ -37,6 +37,7 @@ class TrainingOptions:
 
     steps: int = 100_000
     batch_size: int = 6
+    micro_batch_size: int = 0
     crop_size: int = 256
     mask_size: int = 256
     mask_kinds: tuple[str, ...] = MASK_KINDS
@@ -45,6 +46,7 @@ class TrainingOptions:
     learning_rate_warmup: int = 500
     adam_betas: tuple[float, float] = (0.0, 0.9)
     max_gradient_norm: float = 1.0
+    divergence_factor: float = 20.0
     ema_decay: float = 0.0
     seed: int = 0
 
@@ -60,25 +62,27 @@ class TrainingOptions:
     lpips_weights: str | None = None
 
     mixed_precision: str | None = None
+    tf32: bool = True
     compile: bool = False
+    gradient_checkpointing: bool = False
     workers: int = 1
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
-    resume: bool = False
+    resume: str | None = None
     log_every: int = 20
 
     def __post_init__(self) -> None:
         positive = "steps batch_size validation_images validation_every checkpoint_every keep_checkpoints log_every"
         for name in positive.split():
             if getattr(self, name) < 1:
-                raise InvalidInputError(f"--{_flag(name)} must be at least 1, not {getattr(self, name)}.")
+                raise InvalidInputError(f"--{flag(name)} must be at least 1, not {getattr(self, name)}.")
         for name in ("quantization_warmup", "restart_every", "learning_rate_warmup", "workers", "max_gradient_norm"):
             if getattr(self, name) < 0:
-                raise InvalidInputError(f"--{_flag(name)} must not be negative, not {getattr(self, name)}.")
+                raise InvalidInputError(f"--{flag(name)} must not be negative, not {getattr(self, name)}.")
         for name in ("crop_size", "validation_size"):
             if getattr(self, name) < SIZE_MULTIPLE or getattr(self, name) % SIZE_MULTIPLE:
                 raise InvalidInputError(
-                    f"--{_flag(name)} must be a multiple of {SIZE_MULTIPLE}, not {getattr(self, name)}."
+                    f"--{flag(name)} must be a multiple of {SIZE_MULTIPLE}, not {getattr(self, name)}."
                 )
         if self.stage == "autoencoder" and self.steps <= self.quantization_warmup:
             raise InvalidInputError(
@@ -100,16 +104,21 @@ class TrainingOptions:
             raise InvalidInputError(f"--credibility-quantile must lie in (0, 1], not {self.credibility_quantile}.")
         for name in ("coarse_weight", "code_weight", "low_credibility_weight"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise InvalidInputError(f"--{_flag(name)} must be at least 0, not {getattr(self, name)}.")
+                raise InvalidInputError(f"--{flag(name)} must be at least 0, not {getattr(self, name)}.")
         if not 0 <= self.ema_decay < 1:
             raise InvalidInputError(f"--ema-decay must lie in [0, 1), not {self.ema_decay}.")
         if not self.learning_rate > 0:
             raise InvalidInputError(f"--learning-rate must be positive, not {self.learning_rate}.")
+        if self.micro_batch_size < 0:
+            raise InvalidInputError(f"--micro-batch-size must not be negative, not {self.micro_batch_size}.")
+        if self.divergence_factor and not self.divergence_factor > 1:
+            raise InvalidInputError(f"--divergence-factor must be 0 or above 1, not {self.divergence_factor}.")
         if not all(0 <= beta < 1 for beta in self.adam_betas):
             raise InvalidInputError(f"--adam-betas must lie in [0, 1), not {self.adam_betas}.")
 
 
-def _flag(name: str) -> str:
+def flag(name: str) -> str:
+    """An option's name as it is written on the command line, without the dashes in front."""
     return name.replace("_", "-")
 
 
@@ -188,6 +197,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--batch-size", type=int, nargs="+", default=[defaults["batch_size"]], help="* images a step, for each process"
     )
     optimisation.add_argument(
+        "--micro-batch-size",
+        type=int,
+        default=defaults["micro_batch_size"],
+        help="images of a step that go through the networks at once, for each process; 0: all, or as many as the "
+        "memory holds",
+    )
+    optimisation.add_argument(
         "--learning-rate",
         type=float,
         nargs="+",
@@ -213,6 +229,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="gradients are scaled down to this norm; 0: never",
     )
     optimisation.add_argument(
+        "--divergence-factor",
+        type=float,
+        default=defaults["divergence_factor"],
+        help="stop when the mean loss of 50 steps exceeds so many times the lowest that it was; 0: only when it is not "
+        "finite",
+    )
+    optimisation.add_argument(
         "--ema-decay",
         type=float,
         default=defaults["ema_decay"],
@@ -222,7 +245,19 @@ def build_parser() -> argparse.ArgumentParser:
     optimisation.add_argument(
         "--mixed-precision", choices=("no", "bf16", "fp16"), help="overrides what accelerate was configured with"
     )
+    optimisation.add_argument(
+        "--tf32",
+        action=argparse.BooleanOptionalAction,
+        default=defaults["tf32"],
+        help="let convolutions in float32 use the TensorFloat32 of NVIDIA's GPUs; codebooks never do",
+    )
     optimisation.add_argument("--compile", action="store_true", help="compile the networks (torch.compile)")
+    optimisation.add_argument(
+        "--gradient-checkpointing",
+        action="store_true",
+        help="refiner: compute the blocks' activations again for the gradient instead of keeping them: less memory, "
+        "more time",
+    )
     optimisation.add_argument("--seed", type=int, default=defaults["seed"], help="of weights, order, crops and masks")
 
     stages = parser.add_argument_group("single stages")
@@ -314,10 +349,18 @@ def build_parser() -> argparse.ArgumentParser:
         help="* steps between checkpoints",
     )
     following.add_argument(
-        "--keep-checkpoints", type=int, default=defaults["keep_checkpoints"], help="older ones are deleted"
+        "--keep-checkpoints",
+        type=int,
+        default=defaults["keep_checkpoints"],
+        help="older ones are deleted, but for the one with the best validation",
     )
     following.add_argument(
-        "--resume", action="store_true", help="continue from the newest checkpoint in OUTPUT, skip stages that are done"
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="CHECKPOINT",
+        help="continue from the newest intact checkpoint in OUTPUT ('auto', the same as no value) if there is one, and "
+        "skip stages that are done; or from this checkpoint, such as step-00001000",
     )
     return parser
 
@@ -332,8 +375,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> list[TrainingOption
     for name in _PER_STAGE:
         if len(values[name]) not in (1, len(stages)):
             raise InvalidInputError(
-                f"--{_flag(name)} takes one value, or one for each of the {len(stages)} stages, "
-                f"not {len(values[name])}."
+                f"--{flag(name)} takes one value, or one for each of the {len(stages)} stages, not {len(values[name])}."
             )
     return [
         TrainingOptions(

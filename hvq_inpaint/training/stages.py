@@ -5,6 +5,9 @@ Being modules, they can be wrapped by DistributedDataParallel and compiled as a 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
@@ -21,7 +24,7 @@ from ..losses import (
     vqvae_loss,
 )
 from ..masks import RawRandom
-from ..quantizer import codebook_usage, to_vectors
+from ..quantizer import to_vectors, usage_of_counts
 from .options import TrainingOptions
 
 Logs = dict[str, torch.Tensor]
@@ -31,6 +34,7 @@ class TrainingStage(nn.Module):
     """What the trainer needs of a stage."""
 
     name: str
+    decisive: str  # the value of a validation that says which checkpoint is the best
 
     def __init__(self, model: HVQInpainter, options: TrainingOptions) -> None:
         super().__init__()
@@ -44,6 +48,19 @@ class TrainingStage(nn.Module):
         """Work that is no gradient step, done before step `step` (counted from 0)."""
         return {}
 
+    def has_another_loss(self, step: int) -> bool:
+        """Whether the loss of step `step` is not to be compared with those before it."""
+        return False
+
+    @contextmanager
+    def one_batch(self) -> Iterator[None]:
+        """Within it all calls of `forward` count as one batch for the codebooks."""
+        yield
+
+    def step_logs(self) -> Logs:
+        """What there is to log of the last step as a whole, the same on all processes."""
+        return {}
+
     def finish(self, images: torch.Tensor) -> None:
         """Calibrate the model on intact `images` (B, 3, H, W) once the last step is done."""
 
@@ -52,6 +69,7 @@ class AutoencoderStage(TrainingStage):
     """Stage 1: EncoderA1, EncoderA2, DecoderA and both codebooks on intact images, Eq. (2)."""
 
     name = "autoencoder"
+    decisive = "validation/oracle_whole_psnr"
 
     def __init__(self, model: HVQInpainter, options: TrainingOptions) -> None:
         super().__init__(model, options)
@@ -95,17 +113,31 @@ class AutoencoderStage(TrainingStage):
             return loss, {"loss/reconstruction": loss.detach()}
         output = vqvae(image)
         loss = vqvae_loss(output.reconstruction, image, output.commitment)
-        logs = {
+        return loss, {
             "loss/commitment": output.commitment.detach(),
             "loss/reconstruction": (loss - 0.25 * output.commitment).detach(),
         }
-        for level, codes in (("global", output.global_codes), ("local", output.local_codes)):
-            usage, perplexity = codebook_usage(codes, self.model.config.num_codes)
-            logs[f"codebook/{level}_usage"], logs[f"codebook/{level}_perplexity"] = (
-                torch.tensor(usage),
-                torch.tensor(perplexity),
-            )
-        return loss, logs
+
+    def has_another_loss(self, step: int) -> bool:
+        return step == self.options.quantization_warmup
+
+    @contextmanager
+    def one_batch(self) -> Iterator[None]:
+        if self.warming_up:
+            yield
+            return
+        with self.model.vqvae.global_quantizer.one_batch(), self.model.vqvae.local_quantizer.one_batch():
+            yield
+
+    def step_logs(self) -> Logs:
+        logs = {}
+        if not self.warming_up:
+            vqvae = self.model.vqvae
+            for level, quantizer in (("global", vqvae.global_quantizer), ("local", vqvae.local_quantizer)):
+                usage, perplexity = usage_of_counts(quantizer.batch_counts)
+                logs[f"codebook/{level}_usage"] = torch.tensor(usage)
+                logs[f"codebook/{level}_perplexity"] = torch.tensor(perplexity)
+        return logs
 
     @torch.no_grad()
     def finish(self, images: torch.Tensor) -> None:
@@ -124,6 +156,7 @@ class EncoderStage(TrainingStage):
     """
 
     name = "encoder"
+    decisive = "validation/coarse_psnr"
 
     def start(self, images: torch.Tensor) -> None:
         if not self.options.fine_tune:
@@ -185,6 +218,7 @@ class RefinerStage(TrainingStage):
     """Stage 3: the multi-dilation refiner on the frozen VQ stage's result, Eq. (17)."""
 
     name = "refiner"
+    decisive = "validation/refined_psnr"
 
     def __init__(
         self,

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs
 from accelerate.utils import set_seed
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
 from ..config import HVQConfig
 from ..data import (
@@ -36,14 +36,24 @@ from ..inpainter import TRAINING_STAGES, HVQInpainter
 from ..losses import LOSS_PRESETS
 from ..metrics import LPIPS, load_lpips
 from .cache import CachedInputs
-from .checkpoints import Progress, checkpoint_folders, load_checkpoint, save_checkpoint
+from .checkpoints import (
+    Progress,
+    checkpoint_folders,
+    find_checkpoint,
+    last_good,
+    load_checkpoint,
+    read_progress,
+    save_checkpoint,
+)
+from .log import TrainingLog
+from .micro_batches import MicroBatches
 from .options import TrainingOptions
+from .resume import OPTIONS_FILE, check_batch, check_options
 from .stages import AutoencoderStage, EncoderStage, RefinerStage, TrainingStage
+from .stopping import DivergenceWatch, StopRequest, TrainingStopped, leave_signals_to_the_run
 from .validation import sample_grid, validate
 
 CALIBRATION_IMAGES = 256
-
-OPTIONS_FILE = "options.json"
 
 
 def run(stages: list[TrainingOptions]) -> HVQInpainter:
@@ -133,8 +143,15 @@ def train_stage(
             options.seed,
         )
 
+    torch.backends.cudnn.allow_tf32 = options.tf32  # of convolutions; matrix products, the codebooks' too, stay exact
+    model.refiner.gradient_checkpointing = options.gradient_checkpointing
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(parameters, lr=options.learning_rate, betas=options.adam_betas)
+    optimizer = torch.optim.Adam(
+        parameters,
+        lr=options.learning_rate,
+        betas=options.adam_betas,
+        fused=accelerator.device.type in ("cpu", "cuda"),
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate_factor(step, options))
     stage.to(memory_format=torch.channels_last)
     wrapped, optimizer = accelerator.prepare(torch.compile(stage) if options.compile else stage, optimizer)
@@ -145,64 +162,95 @@ def train_stage(
         # Buffers, and so the codebooks, are copied and not averaged.
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema_decay))
         average.eval()
-        accelerator.register_for_checkpointing(average)
 
-    if options.resume:
-        _check_same_sizes(folder, options)
-    progress = load_checkpoint(accelerator, checkpoints) if options.resume else None
-    if progress is None:
-        progress = Progress()
+    progress = Progress()
+    checkpoint = find_checkpoint(accelerator, checkpoints, options.resume) if options.resume else None
+    differences = check_options(folder, options) if options.resume else []
+    if checkpoint is not None:
+        check_batch(folder, options, read_progress(checkpoint), accelerator.num_processes)
+        for difference in differences:
+            accelerator.print(difference)
+        progress = load_checkpoint(accelerator, checkpoint, average)
+        accelerator.print(f"Continuing after step {progress.step}, from {checkpoint}.")
+    else:
         stage.start(_calibration_images(accelerator, options))
-    log = _Log(accelerator, folder, options)
+    log = TrainingLog(accelerator, folder, options, progress.step)
     if accelerator.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
         (folder / OPTIONS_FILE).write_text(json.dumps(vars(options), indent=2), encoding="utf-8")
 
     stage.train()
-    bar = tqdm(
-        total=options.steps,
-        initial=progress.step,
-        desc=options.stage,
-        unit="step",
-        disable=not accelerator.is_main_process,
-        dynamic_ncols=True,
-    )
-    for batch, epoch, position in _batches(accelerator, loader, options, progress):
-        step = progress.step
-        batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
-        logs = stage.before_step(step, batch["image"])
-        loss, values = wrapped(**batch)
-        if not torch.isfinite(loss.detach()):
-            raise InvalidInputError(_diverged("loss", step, checkpoints))
-        accelerator.backward(loss)
-        if options.max_gradient_norm:
-            values["gradient_norm"] = accelerator.clip_grad_norm_(parameters, options.max_gradient_norm)
-            # Under fp16 the scaler skips such a step by itself and tries a smaller scale.
-            if accelerator.mixed_precision != "fp16" and not torch.isfinite(values["gradient_norm"]):
-                raise InvalidInputError(_diverged("gradient", step, checkpoints))
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        schedule.step()
-        if average is not None:
-            average.update_parameters(model)
+    micro_batches = MicroBatches(accelerator, stage, wrapped, options.micro_batch_size)
+    watch = DivergenceWatch(options.divergence_factor)
 
-        progress = Progress(step + 1, epoch, position)
-        bar.update()
-        log.step(progress.step, {"loss": loss.detach(), **values}, schedule.get_last_lr()[0], bar, events=logs)
-        if (
-            held_out
-            and (progress.step % options.validation_every == 0 or progress.step == options.steps)
-            and accelerator.is_main_process
-        ):
-            shown = model if average is None else average.module
-            log.validation(
-                progress.step,
-                validate(shown, held_out, accelerator.device),
-                sample_grid(shown, held_out[:6], accelerator.device),
+    def save(reached: Progress) -> None:
+        save_checkpoint(accelerator, checkpoints, reached, options.keep_checkpoints, average)
+
+    batches = _batches(accelerator, loader, options, progress)
+    with StopRequest() as request:
+        while progress.step < options.steps:
+            waiting_since = time.perf_counter()
+            batch, epoch, position = next(batches)
+            waited = time.perf_counter() - waiting_since
+            step, saved = progress.step, False
+            if step == 0:
+                micro_batches.fit(batch)
+            if stage.has_another_loss(step):
+                watch.restart()
+            events = stage.before_step(step, batch["image"])
+            loss, values = micro_batches.backward(batch, optimizer.zero_grad)
+            norm = accelerator.clip_grad_norm_(parameters, options.max_gradient_norm or math.inf)
+            # All processes learn the same, and so stop together.
+            loss, signal_number = _agree(accelerator, loss, request)
+            problem = watch.problem(loss)
+            # Under fp16 the scaler skips a step with such a gradient by itself and tries a smaller scale.
+            if problem is None and accelerator.mixed_precision != "fp16" and not torch.isfinite(norm):
+                problem = "has a gradient that is not finite"
+            if problem:
+                log.close()
+                raise InvalidInputError(
+                    f"The loss of step {step + 1} (epoch {epoch}, batch {position - 1}) {problem}. "
+                    f"{last_good(checkpoints)} Continue with --resume auto and a lower --learning-rate."
+                )
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            schedule.step()
+            if average is not None:
+                average.update_parameters(model)
+
+            progress = dataclasses.replace(
+                progress,
+                step=step + 1,
+                epoch=epoch,
+                batch=position,
+                processes=accelerator.num_processes,
+                global_batch=options.batch_size * accelerator.num_processes,
             )
-        if progress.step % options.checkpoint_every == 0 and progress.step < options.steps:
-            save_checkpoint(accelerator, checkpoints, progress, options.keep_checkpoints)
-    bar.close()
+            same = {"loss": loss, "gradient_norm": float(norm), "learning_rate": schedule.get_last_lr()[0]}
+            if log.is_due(progress.step):
+                same.update({name: float(value) for name, value in stage.step_logs().items()})
+            log.step(progress.step, values, same, events, waited)
+            is_last = progress.step == options.steps
+            if held_out and (progress.step % options.validation_every == 0 or is_last):
+                shown = model if average is None else average.module
+                share = held_out[accelerator.process_index :: accelerator.num_processes]
+                results = validate(shown, share, accelerator.device)
+                grid = sample_grid(shown, held_out[:6], accelerator.device) if accelerator.is_main_process else None
+                log.validation(progress.step, results, grid)
+                if progress.best_value is None or results[stage.decisive] > progress.best_value:
+                    progress = dataclasses.replace(
+                        progress, best_step=progress.step, best_value=results[stage.decisive]
+                    )
+                    save(progress)
+                    saved = True
+            if not saved and (signal_number or (progress.step % options.checkpoint_every == 0 and not is_last)):
+                save(progress)
+            if signal_number and not is_last:
+                log.close()
+                raise TrainingStopped(
+                    f"Stopped by {signal.Signals(signal_number).name} after step {progress.step}. "
+                    f"{last_good(checkpoints)} Continue with --resume auto.",
+                    signal_number,
+                )
     log.close()
 
     if average is not None:
@@ -244,28 +292,11 @@ def _initial_model(options: TrainingOptions) -> HVQInpainter:
     return model
 
 
-def _diverged(what: str, step: int, checkpoints: Path) -> str:
-    return (
-        f"The {what} of step {step} is not finite: continue from {checkpoints} with --resume and a lower "
-        "--learning-rate."
-    )
-
-
-def _check_same_sizes(folder: Path, options: TrainingOptions) -> None:
-    """Refuse to continue a run whose checkpoints would not fit: of another preset, or without the average."""
-    path = folder / OPTIONS_FILE
-    if not path.is_file():
-        return
-    before = json.loads(path.read_text(encoding="utf-8"))
-    if before["preset"] != options.preset:
-        raise InvalidInputError(
-            f"{folder} holds a run of preset {before['preset']}, not {options.preset}: "
-            f"continue it with --preset {before['preset']}, or choose another --output."
-        )
-    if bool(decay := before.get("ema_decay", 0.0)) != bool(options.ema_decay):
-        raise InvalidInputError(
-            f"{folder} holds a run with --ema-decay {decay}: continue it with that, or choose another --output."
-        )
+def _agree(accelerator: Accelerator, loss: torch.Tensor, request: StopRequest) -> tuple[float, int]:
+    """The mean loss of all processes, and the signal that asked any of them to stop, or 0; the same on all."""
+    said = torch.stack([loss.float(), loss.new_tensor(float(request.signal_number))])
+    everyone = accelerator.gather(said[None])  # (processes, 2)
+    return float(everyone[:, 0].mean()), int(everyone[:, 1].max())
 
 
 def _make_stage(model: HVQInpainter, options: TrainingOptions, networks: LossNetworks) -> TrainingStage:
@@ -285,7 +316,12 @@ def sample_options(options: TrainingOptions) -> SampleOptions:
 
 def _data_loader(accelerator: Accelerator, options: TrainingOptions, cache: CachedInputs | None) -> DataLoader:
     samples = sample_options(options)
-    common = {"batch_size": options.batch_size, "num_workers": options.workers, "drop_last": True}
+    common = {
+        "batch_size": options.batch_size,
+        "num_workers": options.workers,
+        "drop_last": True,
+        "worker_init_fn": leave_signals_to_the_run,
+    }
     if cache is not None:
         return accelerator.prepare(DataLoader(cache, shuffle=True, **common))
     images = load_images(options.dataset, options.split, options.streaming)
@@ -354,62 +390,3 @@ def _calibration_images(accelerator: Accelerator, options: TrainingOptions) -> t
     samples = sample_options(options)
     pixels = [make_sample(row["image"], samples, 0, index)["image"] for index, row in enumerate(rows)]
     return torch.stack(pixels).to(accelerator.device)
-
-
-class _Log:
-    """Values to TensorBoard, to metrics.jsonl and to the progress bar; grids to TensorBoard and as files."""
-
-    def __init__(self, accelerator: Accelerator, folder: Path, options: TrainingOptions) -> None:
-        self.accelerator, self.folder, self.options = accelerator, folder, options
-        if accelerator.log_with:
-            accelerator.init_trackers(f"{options.stage}/logs")
-        self.since, self.since_step = time.perf_counter(), None
-
-    def step(
-        self,
-        step: int,
-        values: dict[str, torch.Tensor],
-        learning_rate: float,
-        bar: tqdm,
-        events: dict[str, torch.Tensor],
-    ) -> None:
-        """Log `values` every so many steps, and `events`, such as restarts of codes, whenever there are any."""
-        if self.since_step is None:  # the first step is not timed: it may compile
-            self.since, self.since_step = time.perf_counter(), step
-        row = {name: float(value) for name, value in events.items()}
-        if step % self.options.log_every == 0 or step == self.options.steps:
-            now = time.perf_counter()
-            images = (step - self.since_step) * self.options.batch_size * self.accelerator.num_processes
-            row.update({name: float(value) for name, value in values.items()}, learning_rate=learning_rate)
-            if images:
-                row["images_per_second"] = images / (now - self.since)
-            self.since, self.since_step = now, step
-            bar.set_postfix({"loss": f"{row['loss']:.4f}", "img/s": f"{row.get('images_per_second', 0):.1f}"})
-        if row:
-            self._write(step, row)
-
-    def validation(self, step: int, values: dict[str, float], grid) -> None:
-        self._write(step, values)
-        folder = self.folder / "samples"
-        folder.mkdir(parents=True, exist_ok=True)
-        grid.save(folder / f"step-{step:08d}.png")
-        if self.accelerator.log_with:
-            self.accelerator.get_tracker("tensorboard").log_images(
-                {"samples": np.asarray(grid)[None]}, step=step, dataformats="NHWC"
-            )
-        self.accelerator.print(
-            "  ".join(f"{name.removeprefix('validation/')} {value:.2f}" for name, value in values.items())
-        )
-        self.since_step = None  # the time of a validation is no training time
-
-    def _write(self, step: int, row: dict[str, float]) -> None:
-        if not self.accelerator.is_main_process:
-            return
-        if self.accelerator.log_with:
-            self.accelerator.log(row, step=step)
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **row}) + "\n")
-
-    def close(self) -> None:
-        for tracker in self.accelerator.trackers:
-            tracker.finish()

@@ -5,29 +5,32 @@ PSNR in the hole of the oracle, the coarse and the refined result, and a grid to
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 import numpy as np
 import torch
 from PIL import Image
 
 from ..data import Sample
+from ..distributed import all_reduce_sum
 from ..inpainter import HVQInpainter, evaluating
 from ..metrics import psnr, round_to_uint8
-from ..quantizer import codebook_usage
+from ..quantizer import usage_of_counts
 
 
 @torch.inference_mode()
 def validate(model: HVQInpainter, samples: list[Sample], device: torch.device, batch_size: int = 8) -> dict[str, float]:
-    """Means over the samples.
+    """Means over the samples of all processes; all of them call it.
 
     PSNR in the hole, in dB, of `oracle`, `coarse`, `refined` and, if the model blends, of the refiner's input
     `blended`; usage and perplexity of both codebooks.
 
     The model is left in the mode that it came in.
+
+    Args:
+        samples: this process's share, which may be empty.
     """
-    values: dict[str, list[torch.Tensor]] = defaultdict(list)
-    codes: dict[str, list[torch.Tensor]] = {"global": [], "local": []}
+    names = ["oracle", "coarse", "refined", "oracle_whole"] + ["blended"] * model.config.poisson_composite
+    sums = torch.zeros(len(names) + 1, device=device)  # and the number of samples
+    counts = torch.zeros(2, model.config.num_codes, dtype=torch.int64, device=device)
     for start in range(0, len(samples), batch_size):
         batch = samples[start : start + batch_size]
         image = torch.stack([sample["image"] for sample in batch]).to(device)
@@ -38,14 +41,15 @@ def validate(model: HVQInpainter, samples: list[Sample], device: torch.device, b
         pictures = {"oracle": oracle, "coarse": output.coarse, "refined": output.refined}
         if model.config.poisson_composite:
             pictures["blended"] = model.coarse_composite(output.coarse, image * known, known)
-        for name, picture in pictures.items():
-            values[name].append(psnr(round_to_uint8(picture), image, 1 - known))
-        values["oracle_whole"].append(psnr(round_to_uint8(oracle), image))
-        codes["global"].append(clean.global_codes.flatten())
-        codes["local"].append(clean.local_codes.flatten())
-    results = {f"validation/{name}_psnr": float(torch.cat(parts).mean()) for name, parts in values.items()}
-    for level, parts in codes.items():
-        usage, perplexity = codebook_usage(torch.cat(parts), model.config.num_codes)
+        values = {name: psnr(round_to_uint8(picture), image, 1 - known) for name, picture in pictures.items()}
+        values["oracle_whole"] = psnr(round_to_uint8(oracle), image)
+        sums += torch.stack([*(values[name].sum() for name in names), sums.new_tensor(len(batch))])
+        for level, codes in enumerate((clean.global_codes, clean.local_codes)):
+            counts[level] += torch.bincount(codes.flatten(), minlength=model.config.num_codes)
+    *totals, number = all_reduce_sum(sums).tolist()
+    results = {f"validation/{name}_psnr": total / number for name, total in zip(names, totals, strict=True)}
+    for level, of_level in zip(("global", "local"), all_reduce_sum(counts), strict=True):
+        usage, perplexity = usage_of_counts(of_level)
         results[f"validation/{level}_usage"], results[f"validation/{level}_perplexity"] = usage, perplexity
     return results
 

@@ -1,0 +1,128 @@
+"""What a run tells of itself: values to trackers, to metrics.jsonl and to the progress bar; grids of pictures."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from tqdm.auto import tqdm
+
+from .options import TrainingOptions
+from .stages import Logs
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class TrainingLog:
+    """The log of one stage.
+
+    Args:
+        folder: of the stage; metrics.jsonl and samples/ go there.
+        first_step: steps done before; what a run that was killed had logged beyond them is dropped.
+    """
+
+    def __init__(self, accelerator: Accelerator, folder: Path, options: TrainingOptions, first_step: int = 0) -> None:
+        self.accelerator, self.folder, self.options = accelerator, folder, options
+        if accelerator.is_main_process:
+            folder.mkdir(parents=True, exist_ok=True)
+            _drop_beyond(folder / METRICS_FILE, first_step)
+        if accelerator.log_with:
+            purge = {"tensorboard": {"purge_step": first_step + 1}} if first_step else {}
+            accelerator.init_trackers(f"{options.stage}/logs", init_kwargs=purge)
+        self.bar = tqdm(
+            total=options.steps,
+            initial=first_step,
+            desc=options.stage,
+            unit="step",
+            disable=not accelerator.is_main_process,
+            dynamic_ncols=True,
+        )
+        self.since, self.since_step, self.data_seconds = time.perf_counter(), None, 0.0
+
+    def is_due(self, step: int) -> bool:
+        """Whether the values of this step are logged."""
+        return step % self.options.log_every == 0 or step == self.options.steps
+
+    def step(self, step: int, values: Logs, same: dict[str, float], events: Logs, data_seconds: float) -> None:
+        """Log a step; all processes call it.
+
+        Args:
+            values: of this process, logged as their means over all processes, every so many steps.
+            same: those that all processes have alike, logged beside them.
+            events: such as restarts of codes, alike on all processes, logged whenever there are any.
+            data_seconds: how long the step waited for its batch.
+        """
+        self.bar.update()
+        self.data_seconds += data_seconds
+        if self.since_step is None:  # the first step is not timed: it may compile
+            self.since, self.since_step, self.data_seconds = time.perf_counter(), step, 0.0
+        row = {name: float(value) for name, value in events.items()}
+        if self.is_due(step):
+            now = time.perf_counter()
+            steps = step - self.since_step
+            row.update(self._means(values), **same)
+            if steps:
+                images = steps * self.options.batch_size * self.accelerator.num_processes
+                row["images_per_second"] = images / (now - self.since)
+                row["data_seconds"] = self.data_seconds / steps
+            self.since, self.since_step, self.data_seconds = now, step, 0.0
+            self.bar.set_postfix({"loss": f"{row['loss']:.4f}", "img/s": f"{row.get('images_per_second', 0):.1f}"})
+        if row:
+            self._write(step, row)
+
+    def validation(self, step: int, values: dict[str, float], grid: Image.Image | None) -> None:
+        """Log a validation and, on the main process, its pictures."""
+        self._write(step, values)
+        self.since_step = None  # the time of a validation is no training time
+        if grid is None:
+            return
+        folder = self.folder / "samples"
+        folder.mkdir(parents=True, exist_ok=True)
+        grid.save(folder / f"step-{step:08d}.png")
+        if self.accelerator.log_with:
+            self.accelerator.get_tracker("tensorboard").log_images(
+                {"samples": np.asarray(grid)[None]}, step=step, dataformats="NHWC"
+            )
+        self.accelerator.print(
+            "  ".join(f"{name.removeprefix('validation/')} {value:.2f}" for name, value in values.items())
+        )
+
+    def close(self) -> None:
+        """End the bar and the trackers."""
+        self.bar.close()
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
+
+    def _means(self, values: Logs) -> dict[str, float]:
+        names = sorted(values)
+        stacked = torch.stack([values[name].float().to(self.accelerator.device) for name in names])
+        return dict(zip(names, self.accelerator.reduce(stacked, reduction="mean").tolist(), strict=True))
+
+    def _write(self, step: int, row: dict[str, float]) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        if self.accelerator.log_with:
+            self.accelerator.log(row, step=step)
+        with (self.folder / METRICS_FILE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **row}) + "\n")
+
+
+def _drop_beyond(path: Path, step: int) -> None:
+    """Keep the rows up to `step`; a row that a kill cut off is dropped as well."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except ValueError:
+            continue
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(kept), encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,85 @@
+"""Which options a run may be continued with, and which would make it another run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import InvalidInputError
+from .checkpoints import Progress
+from .options import TrainingOptions, flag
+
+OPTIONS_FILE = "options.json"
+
+# Another value would not fit the checkpoint, or would change what is drawn for a step.
+_FIXED = ("preset", "split", "streaming", "crop_size", "mask_size", "mask_kinds", "seed", "quantization_warmup")
+# Another value bends the run from here on: allowed, and said.
+_TOLD = (
+    "dataset",
+    "steps",
+    "learning_rate",
+    "final_learning_rate",
+    "learning_rate_warmup",
+    "adam_betas",
+    "max_gradient_norm",
+    "restart_every",
+    "credibility_quantile",
+    "low_credibility_weight",
+    "coarse_weight",
+    "code_weight",
+    "loss",
+    "feature_window",
+    "mixed_precision",
+    "micro_batch_size",
+)
+
+
+def check_options(folder: Path, options: TrainingOptions) -> list[str]:
+    """Compare the options of the run in `folder` with those it is to be continued with.
+
+    Returns:
+        A sentence for each difference that bends the run. All others, such as how often it is logged, change nothing.
+
+    Raises:
+        InvalidInputError: a difference would make it another run.
+    """
+    path = folder / OPTIONS_FILE
+    if not path.is_file():
+        return []
+    before = json.loads(path.read_text(encoding="utf-8"))
+    now = json.loads(json.dumps(vars(options)))  # tuples as the lists that a file gives back
+    for name in _FIXED:
+        if before.get(name, now[name]) != now[name]:
+            raise InvalidInputError(_another_run(folder, name, before[name], now[name]))
+    if bool(before.get("ema_decay")) != bool(now["ema_decay"]):
+        raise InvalidInputError(_another_run(folder, "ema_decay", before.get("ema_decay", 0.0), now["ema_decay"]))
+    return [
+        f"Continuing with --{flag(name)} {now[name]} in place of {before[name]}."
+        for name in (*_TOLD, "ema_decay")
+        if before.get(name, now[name]) != now[name]
+    ]
+
+
+def check_batch(folder: Path, options: TrainingOptions, progress: Progress, processes: int) -> None:
+    """Refuse to continue with another global batch; another number of processes with the same one is fine.
+
+    Raises:
+        InvalidInputError: with what to give instead.
+    """
+    now = options.batch_size * processes
+    if progress.global_batch == now:
+        return
+    fits = progress.global_batch % processes == 0
+    remedy = f"give --batch-size {progress.global_batch // processes}" if fits else "choose a number that divides it"
+    raise InvalidInputError(
+        f"{folder} holds a run with {progress.global_batch} images a step ({progress.processes} processes), "
+        f"and {processes} processes with --batch-size {options.batch_size} make {now}: {remedy}."
+    )
+
+
+def _another_run(folder: Path, name: str, before: Any, now: Any) -> str:
+    return (
+        f"{folder} holds a run with --{flag(name)} {before}, not {now}: "
+        "continue it with that, or choose another --output."
+    )

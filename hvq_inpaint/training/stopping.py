@@ -1,0 +1,83 @@
+"""A run is stopped between two steps: by a signal, with a checkpoint, or because its loss is ruined."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class TrainingStopped(Exception):
+    """A signal stopped the run, after a checkpoint was written.
+
+    Attributes:
+        signal_number: the signal.
+    """
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
+class StopRequest:
+    """While it is entered, SIGTERM and SIGINT are remembered in `signal_number` and no longer end the process; the
+    second SIGINT interrupts as ever.
+    """
+
+    def __init__(self) -> None:
+        self.signal_number = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():  # Python lets no other one set handlers
+            self._before = {number: signal.signal(number, self._remember) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.signal_number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal_number = number
+
+
+def leave_signals_to_the_run(worker: int) -> None:
+    """For a process that loads data: Ctrl+C in a terminal reaches it too, but the run ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+class DivergenceWatch:
+    """Tells when a loss is no longer finite, or has risen for good.
+
+    Args:
+        factor: the loss diverges when its moving average exceeds so many times the lowest that it had; 0: never.
+        window: steps over which it is averaged; the first so many are not judged.
+    """
+
+    def __init__(self, factor: float, window: int = 50) -> None:
+        self.factor, self.window = factor, window
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was seen: from here on the loss is another one."""
+        self.steps, self.average, self.lowest = 0, 0.0, math.inf
+
+    def problem(self, loss: float) -> str | None:
+        """What is wrong with the loss of one more step, None if nothing is."""
+        if not math.isfinite(loss):
+            return "is not finite"
+        self.steps += 1
+        self.average += (loss - self.average) / min(self.steps, self.window)
+        if self.steps < self.window:
+            return None
+        self.lowest = min(self.lowest, self.average)
+        if self.factor and self.average > self.factor * self.lowest:
+            return f"is on average {self.average / self.lowest:.1f} times its lowest"
+        return None

@@ -1,0 +1,100 @@
+"""A batch in parts gives what the batch gives, and memory that runs out makes the parts smaller."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from accelerate import Accelerator
+from conftest import make_model
+
+from hvq_inpaint import InvalidInputError
+from hvq_inpaint.training.micro_batches import MicroBatches
+from hvq_inpaint.training.options import parse_options
+from hvq_inpaint.training.stages import AutoencoderStage, EncoderStage, RefinerStage, TrainingStage
+
+STAGES = {"autoencoder": AutoencoderStage, "encoder": EncoderStage, "refiner": RefinerStage}
+
+
+def make_stage(name: str) -> TrainingStage:
+    options = parse_options(["--stage", name, "--dataset", "x", "--output", "x", "--crop-size", "32"])[0]
+    stage = STAGES[name](make_model(), options).train()
+    stage.before_step(600, torch.rand(1, 3, 32, 32))  # beyond the warm-up
+    return stage
+
+
+@pytest.fixture
+def batch() -> dict[str, torch.Tensor]:
+    torch.manual_seed(3)
+    return {"image": torch.rand(6, 3, 32, 32), "known": (torch.rand(6, 1, 32, 32) > 0.3).float()}
+
+
+def run(
+    stage: TrainingStage, batch: dict[str, torch.Tensor], size: int
+) -> tuple[dict[str, torch.Tensor], MicroBatches]:
+    """Gradients, state, loss and values of one batch."""
+    micro_batches = MicroBatches(Accelerator(), stage, stage, size)
+    loss, values = micro_batches.backward(batch, stage.zero_grad)
+    gradients = {name: parameter.grad for name, parameter in stage.named_parameters() if parameter.grad is not None}
+    return {**gradients, **stage.model.state_dict(), **values, "loss": loss}, micro_batches
+
+
+@pytest.mark.parametrize("size", [4, 1])  # 4 + 2, and each image alone
+@pytest.mark.parametrize("name", ["autoencoder", "refiner"])
+def test_parts_give_the_gradient_and_the_codebook_of_the_whole(name, size, batch):
+    whole, _ = run(make_stage(name), batch, 0)
+    parts, _ = run(make_stage(name), batch, size)
+    assert whole.keys() == parts.keys() and "loss" in whole
+    for key in whole:
+        assert torch.allclose(whole[key], parts[key], atol=1e-6, rtol=1e-4), key
+
+
+def test_the_threshold_of_credibility_is_that_of_each_part(batch):
+    stage = make_stage("encoder")
+    _, expected = zip(
+        *(stage(**{key: tensor[at : at + 3] for key, tensor in batch.items()}) for at in (0, 3)), strict=True
+    )
+    parts, _ = run(make_stage("encoder"), batch, 3)
+    for key in ("credibility/max_dist", "credibility/low_share", "loss/mid"):
+        assert parts[key].item() == pytest.approx(sum(values[key].item() for values in expected) / 2, rel=1e-5)
+
+
+def run_out_of_memory_above(limit: int, monkeypatch: pytest.MonkeyPatch, kind: type[TrainingStage]) -> list[int]:
+    """Let `kind` fail with more than `limit` images, after it has worked; returns the numbers of images it was given."""
+    forward, given = kind.forward, []
+
+    def short(self, image, known):
+        given.append(len(image))
+        results = forward(self, image, known)
+        if len(image) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return results
+
+    monkeypatch.setattr(kind, "forward", short)
+    return given
+
+
+def test_exhausted_memory_makes_the_parts_smaller_and_nothing_else(batch, monkeypatch, capsys):
+    expected, _ = run(make_stage("autoencoder"), batch, 1)
+    given = run_out_of_memory_above(1, monkeypatch, AutoencoderStage)
+    parts, micro_batches = run(make_stage("autoencoder"), batch, 0)
+    assert given == [6, 3, *[1] * 6]
+    assert all(torch.equal(parts[key], expected[key]) for key in expected)
+    assert "micro-batches of 1 from here on, of the 6 images of a step" in capsys.readouterr().out
+    given.clear()
+    micro_batches.backward(batch, lambda: None)
+    assert given == [1] * 6  # it stays so
+
+
+def test_one_image_that_does_not_fit_is_a_sentence(batch, monkeypatch):
+    run_out_of_memory_above(0, monkeypatch, RefinerStage)
+    with pytest.raises(InvalidInputError, match=r"exhausted with 1 images at a time: .* a smaller --crop-size"):
+        run(make_stage("refiner"), batch, 0)
+
+
+def test_other_errors_pass(batch, monkeypatch):
+    def broken(self, image, known):
+        raise RuntimeError("sizes do not match")
+
+    monkeypatch.setattr(RefinerStage, "forward", broken)
+    with pytest.raises(RuntimeError, match="sizes do not match"):
+        run(make_stage("refiner"), batch, 0)

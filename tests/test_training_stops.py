@@ -1,0 +1,302 @@
+"""A run that is stopped, killed or ruined loses nothing that was saved, and says how to go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_pixels
+from PIL import Image
+from safetensors.torch import load_file
+
+from hvq_inpaint import InvalidInputError
+from hvq_inpaint.training import trainer
+from hvq_inpaint.training.checkpoints import checkpoint_folders
+from hvq_inpaint.training.log import TrainingLog
+from hvq_inpaint.training.options import parse_options
+from hvq_inpaint.training.stopping import DivergenceWatch, StopRequest, TrainingStopped
+
+ROOT = Path(__file__).parent.parent
+STEPS = 17
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photographs")
+    for number in range(10):
+        Image.fromarray(make_pixels(48, 56, number)).save(folder / f"{number}.png")
+    return folder
+
+
+def arguments(photographs: Path, output: Path, *more: str) -> list[str]:
+    """Five steps an epoch; the codebooks start at step 6 and are restarted at steps 9, 12 and 15."""
+    common = (
+        f"--stage autoencoder --preset tiny --steps {STEPS} --batch-size 2 --crop-size 32 --mask-size 32 --workers 0"
+    )
+    common += " --quantization-warmup 6 --restart-every 3 --learning-rate 3e-3 --learning-rate-warmup 3 --log-every 1"
+    common += " --checkpoint-every 3 --mixed-precision no --resume"
+    return ["--dataset", str(photographs), "--output", str(output), *common.split(), *more]
+
+
+def train(photographs: Path, output: Path, *more: str) -> dict[str, torch.Tensor]:
+    """Train from where the run stands; returns the weights."""
+    trainer.run(parse_options(arguments(photographs, output, *more)))
+    return load_file(output / "autoencoder" / "model" / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def whole(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, torch.Tensor], list[dict]]:
+    """The weights and the log of a run that was never stopped."""
+    output = tmp_path_factory.mktemp("whole")
+    return train(photographs, output), rows_of(output)
+
+
+def rows_of(output: Path) -> list[dict]:
+    return [json.loads(line) for line in (output / "autoencoder" / "metrics.jsonl").read_text().splitlines()]
+
+
+def checkpoints_of(output: Path) -> list[Path]:
+    return checkpoint_folders(output / "autoencoder" / "checkpoints")
+
+
+def assert_same(weights: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> None:
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+def do_after_step(monkeypatch: pytest.MonkeyPatch, step: int, deed) -> None:
+    """Call `deed` once, in the midst of the loop's step `step`."""
+    log_step = TrainingLog.step
+
+    def observed(self, done, *values):
+        log_step(self, done, *values)
+        if done == step:
+            monkeypatch.setattr(TrainingLog, "step", log_step)
+            deed()
+
+    monkeypatch.setattr(TrainingLog, "step", observed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("step", [7, 10])  # inside an epoch and at its end
+def test_a_signal_writes_a_checkpoint_and_the_run_goes_on_as_if_nothing_had_been(
+    photographs, whole, tmp_path, monkeypatch, number, step
+):
+    do_after_step(monkeypatch, step - 1, lambda: os.kill(os.getpid(), number))
+    with pytest.raises(
+        TrainingStopped, match=rf"Stopped by {number.name} after step {step}\. .*step-0+{step}\. .*--resume"
+    ):
+        train(photographs, tmp_path)
+    assert checkpoints_of(tmp_path)[-1].name == f"step-{step:08d}"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    weights, rows = whole
+    assert_same(weights, train(photographs, tmp_path))
+    assert [row["loss"] for row in rows_of(tmp_path)] == [row["loss"] for row in rows]
+
+
+def test_a_second_interrupt_does_not_wait():
+    with pytest.raises(KeyboardInterrupt), StopRequest():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def kill_at_random(photographs: Path, output: Path, random: random.Random) -> int:
+    """Start the command, kill it after a random step and a random while; returns the steps that were logged."""
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train_accelerate.py"), *arguments(photographs, output)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    metrics = output / "autoencoder" / "metrics.jsonl"
+    before = len(metrics.read_text().splitlines()) if metrics.exists() else 0
+    target = random.randint(1, 5)
+    while process.poll() is None:
+        logged = len(metrics.read_text().splitlines()) if metrics.exists() else 0
+        # What the last run had logged beyond its checkpoint goes first.
+        if logged != before and logged >= min(before, STEPS - 8) + target - 3:
+            break
+    try:
+        process.wait(timeout=random.uniform(0, 0.05))
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+    return process.wait()
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_killing_at_random_moments_ends_in_the_same_weights(photographs, whole, tmp_path, kills):
+    chance = random.Random(kills)
+    killed = 0
+    while killed < kills and not (tmp_path / "autoencoder" / "model").is_dir():
+        killed += kill_at_random(photographs, tmp_path, chance) == -signal.SIGKILL
+    assert killed
+    assert_same(whole[0], train(photographs, tmp_path))
+    assert [row["loss"] for row in rows_of(tmp_path)] == [row["loss"] for row in whole[1]]
+
+
+def stop_after(photographs: Path, output: Path, monkeypatch: pytest.MonkeyPatch, step: int, *more: str) -> None:
+    do_after_step(monkeypatch, step - 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(TrainingStopped):
+        train(photographs, output, *more)
+
+
+def test_a_damaged_checkpoint_is_left_out_and_said(photographs, whole, tmp_path, monkeypatch, capsys):
+    stop_after(photographs, tmp_path, monkeypatch, 11, "--keep-checkpoints", "9")
+    # At steps 3, 6, 9 and 11.
+    *_, sixth, ninth, eleventh = checkpoints_of(tmp_path)
+    (eleventh / "optimizer.bin").write_bytes((eleventh / "optimizer.bin").read_bytes()[:-100])
+    (ninth / "model.safetensors").unlink()
+    capsys.readouterr()
+    weights = train(photographs, tmp_path, "--keep-checkpoints", "9")
+    output = capsys.readouterr().out
+    assert f"The checkpoint {eleventh} is left out: optimizer.bin is not what was written." in output
+    assert f"The checkpoint {ninth} is left out: model.safetensors is missing." in output
+    assert f"Continuing after step 6, from {sixth}." in output
+    assert_same(whole[0], weights)
+
+
+def test_with_nothing_but_damaged_checkpoints_a_run_does_not_silently_start_anew(photographs, tmp_path, monkeypatch):
+    stop_after(photographs, tmp_path, monkeypatch, 3)
+    for checkpoint in checkpoints_of(tmp_path):
+        (checkpoint / "progress.json").write_text("{")
+    with pytest.raises(
+        InvalidInputError, match=r"None of the checkpoints .* is intact \(progress\.json is missing or torn\)"
+    ):
+        train(photographs, tmp_path)
+
+
+def test_a_run_can_go_on_from_an_older_checkpoint(photographs, whole, tmp_path, monkeypatch):
+    stop_after(photographs, tmp_path, monkeypatch, 11, "--keep-checkpoints", "9")
+    stop_after(photographs, tmp_path, monkeypatch, 8, "--resume", "step-00000006")
+    assert [path.name for path in checkpoints_of(tmp_path)] == ["step-00000006", "step-00000008"]
+    assert (tmp_path / "autoencoder" / "checkpoints" / "abandoned-step-00000011").is_dir()
+    assert_same(whole[0], train(photographs, tmp_path))
+    shutil.rmtree(tmp_path / "autoencoder" / "model")
+    with pytest.raises(InvalidInputError, match=r"no checkpoint step-00000001 .* there are: step-00000012, "):
+        train(photographs, tmp_path, "--resume", "step-00000001")
+
+
+def test_a_full_disk_ends_a_run_with_a_sentence_and_leaves_no_half_checkpoint(
+    photographs, whole, tmp_path, monkeypatch
+):
+    saved = trainer.save_checkpoint
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def on_a_full_disk(accelerator, folder, progress, *more):
+        if progress.step == 6:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # bytes; files can't grow beyond
+        try:
+            saved(accelerator, folder, progress, *more)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    monkeypatch.setattr(trainer, "save_checkpoint", on_a_full_disk)
+    with pytest.raises(InvalidInputError, match=r"checkpoint of step 6 can't be written \(.*step-00000003\. Make room"):
+        train(photographs, tmp_path)
+    monkeypatch.undo()
+    assert [path.name for path in (tmp_path / "autoencoder" / "checkpoints").iterdir()] == ["step-00000003"]
+    assert_same(whole[0], train(photographs, tmp_path))
+
+
+def test_changed_options_are_refused_or_told(photographs, tmp_path, monkeypatch, capsys):
+    stop_after(photographs, tmp_path, monkeypatch, 4)
+    for more, message in [
+        (["--seed", "1"], "a run with --seed 0, not 1: continue it with that"),
+        (["--crop-size", "40"], "a run with --crop-size 32, not 40"),
+        (["--batch-size", "4"], "2 images a step .* make 4: give --batch-size 2"),
+    ]:
+        with pytest.raises(InvalidInputError, match=message):
+            train(photographs, tmp_path, *more)
+    train(photographs, tmp_path, "--learning-rate", "1e-3", "--log-every", "2")
+    output = capsys.readouterr().out
+    assert "Continuing with --learning-rate 0.001 in place of 0.003." in output
+    assert "log-every" not in output
+
+
+@pytest.mark.parametrize(
+    ("rate", "problem"), [("1e30", "is not finite"), ("0.5", r"is on average .* times its lowest")]
+)
+def test_a_ruined_run_stops_with_step_batch_and_last_good_checkpoint(photographs, tmp_path, monkeypatch, rate, problem):
+    monkeypatch.setattr(trainer, "DivergenceWatch", lambda factor: DivergenceWatch(factor, window=3))
+    more = [
+        "--learning-rate",
+        rate,
+        "--learning-rate-warmup",
+        "9",
+        "--max-gradient-norm",
+        "0",
+        "--quantization-warmup",
+        "16",
+    ]
+    with pytest.raises(
+        InvalidInputError,
+        match=rf"The loss of step \d+ \(epoch \d, batch \d\) .*{problem}.* Continue with --resume auto",
+    ):
+        train(photographs, tmp_path, *more, "--divergence-factor", "3", "--checkpoint-every", "1")
+    assert not (tmp_path / "autoencoder" / "model").exists()
+    for weights in (load_file(path / "model.safetensors") for path in checkpoints_of(tmp_path)):
+        assert all(tensor.isfinite().all() for tensor in weights.values())
+
+
+def test_divergence_is_judged_by_the_mean_and_anew_for_another_loss():
+    watch = DivergenceWatch(factor=2, window=4)
+    assert [watch.problem(loss) for loss in (9, 1, 1, 1, 1, 1, 3, 1, 1)] == [None] * 9
+    problems = [watch.problem(10.0) for _ in range(3)]
+    assert problems[-1] and "times its lowest" in problems[-1]
+    watch.restart()
+    assert [watch.problem(10.0) for _ in range(9)] == [None] * 9
+    assert watch.problem(float("nan")) == "is not finite"
+    never = DivergenceWatch(factor=0, window=2)
+    assert [never.problem(10.0**power) for power in range(9)] == [None] * 9
+
+
+def test_the_best_checkpoint_is_kept_beside_the_newest(photographs, tmp_path, monkeypatch):
+    values = iter([20.0, 30.0, 25.0, 22.0, 21.0, 20.0, 10.0])
+    monkeypatch.setattr(trainer, "validate", lambda *_: {"validation/oracle_whole_psnr": next(values)})
+    more = [
+        "--validation",
+        str(photographs),
+        "--validation-size",
+        "32",
+        "--validation-every",
+        "2",
+        "--checkpoint-every",
+        "5",
+    ]
+    stop_after(photographs, tmp_path, monkeypatch, 13, *more, "--keep-checkpoints", "1")
+    assert [path.name for path in checkpoints_of(tmp_path)] == ["step-00000004", "step-00000013"]
+    progress = json.loads((checkpoints_of(tmp_path)[-1] / "progress.json").read_text())
+    assert (progress["best_step"], progress["best_value"]) == (4, 30.0)
+    train(
+        photographs,
+        tmp_path,
+        *more[:4],
+        "--validation-every",
+        "100",
+        "--checkpoint-every",
+        "5",
+        "--keep-checkpoints",
+        "1",
+    )
+    assert [path.name for path in checkpoints_of(tmp_path)] == ["step-00000004", "step-00000015"]
+
+
+def test_no_weights_are_pickled(photographs, tmp_path, monkeypatch):
+    stop_after(photographs, tmp_path, monkeypatch, 4, "--ema-decay", "0.9")
+    checkpoint = checkpoints_of(tmp_path)[-1]
+    assert {path.name for path in checkpoint.iterdir() if path.suffix in (".pkl", ".bin", ".pt")} == {
+        "optimizer.bin",
+        "custom_checkpoint_0.pkl",
+        "random_states_0.pkl",
+    }
+    schedule = torch.load(checkpoint / "custom_checkpoint_0.pkl", weights_only=True)
+    assert "last_epoch" in schedule and not any(isinstance(value, torch.Tensor) for value in schedule.values())
+    assert (checkpoint / "average.safetensors").is_file()
