@@ -43,7 +43,7 @@ sys.exit(main())
 def arguments(photographs: Path, output: Path, *more: str) -> list[str]:
     common = "--stage autoencoder --preset tiny --steps 8 --crop-size 32 --mask-size 32 --workers 0 --log-every 1"
     common += " --quantization-warmup 6 --learning-rate 3e-3 --learning-rate-warmup 3 --mixed-precision no"
-    common += " --validation-size 32 --validation-images 3 --validation-every 5 --checkpoint-every 6 --resume"
+    common += " --validation-size 32 --validation-images 3 --validation-every 5 --checkpoint-every 4 --keep-checkpoints 9 --resume"
     data = ["--dataset", str(photographs), "--output", str(output), "--validation", str(photographs)]
     return [*data, *common.split(), *more]
 
@@ -78,7 +78,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path, st
 
 
 def progress_of(output: Path) -> dict:
-    return json.loads((output / "autoencoder" / "checkpoints" / "step-00000006" / "progress.json").read_text())
+    return json.loads((output / "autoencoder" / "checkpoints" / "step-00000004" / "progress.json").read_text())
 
 
 def test_there_are_two_processes(runs):
@@ -111,7 +111,8 @@ def test_another_number_of_processes_may_go_on_with_the_same_global_batch(runs, 
     ):
         trainer.run(parse_options(arguments(photographs, two, "--batch-size", "2")))
     before = rows_of(two)
-    trainer.run(parse_options(arguments(photographs, two, "--batch-size", "4", "--resume", "step-00000006")))
-    assert "Continuing after step 6" in capsys.readouterr().out
-    for again, first in zip(rows_of(two)[7:], before[7:], strict=True):
-        assert again.get("loss", 0) == pytest.approx(first.get("loss", 0), rel=1e-3)
+    trainer.run(parse_options(arguments(photographs, two, "--batch-size", "4", "--resume", "step-00000004")))
+    assert "Continuing after step 4" in capsys.readouterr().out
+    # Steps 5 and 6; the codebooks start from other samples of the latents after that.
+    for again, first in zip(rows_of(two)[4:7], before[4:7], strict=True):
+        assert again.get("loss", 0) == pytest.approx(first.get("loss", 0), rel=1e-4)
