@@ -3,7 +3,7 @@
 import sys
 
 from hvq_inpaint.errors import InvalidInputError
-from hvq_inpaint.training.options import parse_options
+from hvq_inpaint.training.command_line import parse_options
 from hvq_inpaint.training.stopping import TrainingStopped
 from hvq_inpaint.training.trainer import run
 

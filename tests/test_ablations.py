@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import make_model
 
 from hvq_inpaint import HVQInpainter, InvalidInputError
@@ -157,7 +158,7 @@ def test_the_encoder_is_varied_by_its_options(base, budget, tmp_path, monkeypatc
     run_ablation("credibility", base, "tiny", budget, tmp_path, metrics=("psnr_hole",))
     weights = {}
     for key in ABLATIONS["credibility"].variants:
-        options = json.loads((tmp_path / key / "encoder" / "options.json").read_text())
+        options = yaml.safe_load((tmp_path / key / "encoder" / "config.yaml").read_text())
         weights[key] = (options["low_credibility_weight"], options["credibility_quantile"])
     assert weights == {"off": (0, 1), "maximum": (8, 1), "0.99": (8, 0.99), "0.9": (8, 0.9)}
     text = (tmp_path / "ablation.md").read_text()
@@ -169,7 +170,7 @@ def test_the_encoder_is_varied_by_its_options(base, budget, tmp_path, monkeypatc
 def test_options_and_configurations_are_those_of_the_variant(base, budget, tmp_path):
     for name in ("masks", "rate", "codebook", "warmup"):
         run_ablation(name, base, "tiny", replace(budget, steps=5), tmp_path / name, metrics=("psnr_hole",))
-    read = {path.parent.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("*/*/*/options.json")}
+    read = {path.parent.parent.name: yaml.safe_load(path.read_text()) for path in tmp_path.glob("*/*/*/config.yaml")}
     assert read["random-walk"]["mask_kinds"] == ["random_walk"]
     assert read["mixture"]["mask_kinds"] == ["random_walk", "brush", "box"]
     assert [read[key]["learning_rate"] for key in ("1e-4", "4e-4", "1.6e-3")] == [1e-4, 4e-4, 1.6e-3]

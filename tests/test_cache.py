@@ -12,7 +12,7 @@ from conftest import make_model
 from hvq_inpaint.data import InpaintingDataset, SampleOptions, load_images
 from hvq_inpaint.training import cache as cache_module
 from hvq_inpaint.training.cache import CachedInputs, cache_inputs
-from hvq_inpaint.training.options import parse_options
+from hvq_inpaint.training.command_line import parse_options
 from hvq_inpaint.training.stages import RefinerStage
 
 CPU = torch.device("cpu")

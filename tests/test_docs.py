@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hvq_inpaint.__main__ import make_parser
-from hvq_inpaint.training.options import parse_options
+from hvq_inpaint.training.command_line import parse_options
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "hub" / "model" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -8,8 +8,8 @@ from accelerate import Accelerator
 from conftest import make_model
 
 from hvq_inpaint import InvalidInputError
+from hvq_inpaint.training.command_line import parse_options
 from hvq_inpaint.training.micro_batches import MicroBatches
-from hvq_inpaint.training.options import parse_options
 from hvq_inpaint.training.stages import AutoencoderStage, EncoderStage, RefinerStage, TrainingStage
 
 STAGES = {"autoencoder": AutoencoderStage, "encoder": EncoderStage, "refiner": RefinerStage}
@@ -58,7 +58,7 @@ def test_the_threshold_of_credibility_is_that_of_each_part(batch):
 
 
 def run_out_of_memory_above(limit: int, monkeypatch: pytest.MonkeyPatch, kind: type[TrainingStage]) -> list[int]:
-    """Let `kind` fail with more than `limit` images, after it has worked; returns the numbers of images it was given."""
+    """Let `kind` fail with more than `limit` images, after its work; returns how many it was given."""
     forward, given = kind.forward, []
 
     def short(self, image, known):

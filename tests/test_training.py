@@ -20,7 +20,7 @@ from hvq_inpaint import HVQConfig, HVQInpainter, InvalidInputError
 from hvq_inpaint.data import InpaintingDataset
 from hvq_inpaint.metrics import LPIPS
 from hvq_inpaint.training import trainer
-from hvq_inpaint.training.options import parse_options
+from hvq_inpaint.training.command_line import parse_options
 from hvq_inpaint.training.stages import EncoderStage, RefinerStage
 from hvq_inpaint.training.validation import validate
 

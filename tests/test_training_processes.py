@@ -14,7 +14,7 @@ from PIL import Image
 
 from hvq_inpaint import HVQInpainter, InvalidInputError
 from hvq_inpaint.training import trainer
-from hvq_inpaint.training.options import parse_options
+from hvq_inpaint.training.command_line import parse_options
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,7 +43,8 @@ sys.exit(main())
 def arguments(photographs: Path, output: Path, *more: str) -> list[str]:
     common = "--stage autoencoder --preset tiny --steps 8 --crop-size 32 --mask-size 32 --workers 0 --log-every 1"
     common += " --quantization-warmup 6 --learning-rate 3e-3 --learning-rate-warmup 3 --mixed-precision no"
-    common += " --validation-size 32 --validation-images 3 --validation-every 5 --checkpoint-every 4 --keep-checkpoints 9 --resume"
+    common += " --validation-size 32 --validation-images 3 --validation-every 5"
+    common += " --checkpoint-every 4 --keep-checkpoints 9 --resume"
     data = ["--dataset", str(photographs), "--output", str(output), "--validation", str(photographs)]
     return [*data, *common.split(), *more]
 

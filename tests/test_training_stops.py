@@ -21,8 +21,8 @@ from safetensors.torch import load_file
 from hvq_inpaint import InvalidInputError
 from hvq_inpaint.training import trainer
 from hvq_inpaint.training.checkpoints import checkpoint_folders
+from hvq_inpaint.training.command_line import parse_options
 from hvq_inpaint.training.log import TrainingLog
-from hvq_inpaint.training.options import parse_options
 from hvq_inpaint.training.stopping import DivergenceWatch, StopRequest, TrainingStopped
 
 ROOT = Path(__file__).parent.parent

@@ -85,9 +85,10 @@ class TrainingLog:
         folder.mkdir(parents=True, exist_ok=True)
         grid.save(folder / f"step-{step:08d}.png")
         if self.accelerator.log_with:
-            self.accelerator.get_tracker("tensorboard").log_images(
-                {"samples": np.asarray(grid)[None]}, step=step, dataformats="NHWC"
-            )
+            for tracker in self.accelerator.trackers:
+                layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+                if hasattr(tracker, "log_images"):
+                    tracker.log_images({"samples": np.asarray(grid)[None]}, step=step, **layout)
         self.accelerator.print(
             "  ".join(f"{name.removeprefix('validation/')} {value:.2f}" for name, value in values.items())
         )

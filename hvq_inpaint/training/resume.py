@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ..errors import InvalidInputError
 from .checkpoints import Progress
+from .command_line import to_file
 from .options import TrainingOptions, flag
 
-OPTIONS_FILE = "options.json"
+CONFIG_FILE = "config.yaml"
 
 # Another value would not fit the checkpoint, or would change what is drawn for a step.
 _FIXED = ("preset", "split", "streaming", "crop_size", "mask_size", "mask_kinds", "seed", "quantization_warmup")
@@ -44,20 +46,19 @@ def check_options(folder: Path, options: TrainingOptions) -> list[str]:
     Raises:
         InvalidInputError: a difference would make it another run.
     """
-    path = folder / OPTIONS_FILE
+    path = folder / CONFIG_FILE
     if not path.is_file():
         return []
-    before = json.loads(path.read_text(encoding="utf-8"))
-    now = json.loads(json.dumps(vars(options)))  # tuples as the lists that a file gives back
+    before, now = yaml.safe_load(path.read_text(encoding="utf-8")), yaml.safe_load(to_file(options))
     for name in _FIXED:
-        if before.get(name, now[name]) != now[name]:
-            raise InvalidInputError(_another_run(folder, name, before[name], now[name]))
+        if before.get(name) != now.get(name):
+            raise InvalidInputError(_another_run(folder, name, before.get(name), now.get(name)))
     if bool(before.get("ema_decay")) != bool(now["ema_decay"]):
         raise InvalidInputError(_another_run(folder, "ema_decay", before.get("ema_decay", 0.0), now["ema_decay"]))
     return [
-        f"Continuing with --{flag(name)} {now[name]} in place of {before[name]}."
+        f"Continuing with --{flag(name)} {now.get(name)} in place of {before.get(name)}."
         for name in (*_TOLD, "ema_decay")
-        if before.get(name, now[name]) != now[name]
+        if before.get(name) != now.get(name)
     ]
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import shutil
 import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs
-from accelerate.utils import set_seed
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import LoggerType, set_seed
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
@@ -45,10 +44,11 @@ from .checkpoints import (
     read_progress,
     save_checkpoint,
 )
+from .command_line import to_file
 from .log import TrainingLog
 from .micro_batches import MicroBatches
 from .options import TrainingOptions
-from .resume import OPTIONS_FILE, check_batch, check_options
+from .resume import CONFIG_FILE, check_batch, check_options
 from .stages import AutoencoderStage, EncoderStage, RefinerStage, TrainingStage
 from .stopping import DivergenceWatch, StopRequest, TrainingStopped, leave_signals_to_the_run
 from .validation import sample_grid, validate
@@ -88,16 +88,22 @@ def load_loss_networks(options: TrainingOptions) -> LossNetworks:
 
 
 def make_accelerator(options: TrainingOptions) -> Accelerator:
-    has_tensorboard = find_spec("tensorboard") is not None
-    accelerator = Accelerator(
-        mixed_precision=options.mixed_precision,
-        log_with="tensorboard" if has_tensorboard else None,
-        project_dir=options.output,
-        dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True),
-        # The codebooks are all-reduced by the quantizers themselves.
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-    )
-    if not has_tensorboard:
+    wanted = [tracker for tracker in options.log_with if tracker != "none"]
+    missing = [tracker for tracker in wanted if LoggerType(tracker) not in get_available_trackers()]
+    if set(missing) - {"tensorboard"}:
+        raise InvalidInputError(f"--log-with {missing[0]} needs its package: pip install {missing[0]}.")
+    try:
+        accelerator = Accelerator(
+            mixed_precision=options.mixed_precision,
+            log_with=[tracker for tracker in wanted if tracker not in missing] or None,
+            project_dir=options.output,
+            dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True),
+            # The codebooks are all-reduced by the quantizers themselves.
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        )
+    except ValueError as error:  # a number format that the device does not have
+        raise InvalidInputError(f"Training can't start here: {error}") from None
+    if missing:
         accelerator.print("TensorBoard is not installed: values go to metrics.jsonl only ('pip install tensorboard').")
     return accelerator
 
@@ -176,7 +182,7 @@ def train_stage(
         stage.start(_calibration_images(accelerator, options))
     log = TrainingLog(accelerator, folder, options, progress.step)
     if accelerator.is_main_process:
-        (folder / OPTIONS_FILE).write_text(json.dumps(vars(options), indent=2), encoding="utf-8")
+        (folder / CONFIG_FILE).write_text(to_file(options), encoding="utf-8")
 
     stage.train()
     micro_batches = MicroBatches(accelerator, stage, wrapped, options.micro_batch_size)
