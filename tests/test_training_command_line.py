@@ -22,7 +22,7 @@ def test_the_later_goes_before_the_earlier(tmp_path: Path):
     assert (options.workers, options.crop_size) == (TrainingOptions("encoder", "", "").workers, 32)  # default, preset
     assert (options.batch_size, options.mask_kinds, options.mixed_precision) == (7, ("box", "brush"), "no")  # file
     assert options.learning_rate == 5e-4  # command line
-    assert parse_options(NEEDED)[0] == TrainingOptions("encoder", "photographs", "runs/a")
+    assert parse_options(NEEDED)[0] == TrainingOptions("encoder", "photographs", "runs/a", preset="paper")
 
 
 def test_a_json_file_may_hold_all_there_is_and_a_value_for_each_stage(tmp_path: Path):

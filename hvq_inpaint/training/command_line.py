@@ -82,7 +82,7 @@ def build_parser() -> _Parser:
         prog="train_accelerate.py",
         description="Train an HVQInpainter in three stages, each from the model that the last one saved. "
         "Start with 'accelerate launch train_accelerate.py ...', or with plain python on one device.",
-        epilog="Flags marked * take one value for all stages, or with --stage all three values: "
+        epilog="Flags marked * take one value for all stages, or one for each of them: with --stage all three, "
         "autoencoder, encoder, refiner.",
         formatter_class=_HelpFormatter,
         allow_abbrev=False,
@@ -92,10 +92,11 @@ def build_parser() -> _Parser:
     what = parser.add_argument_group("what to train")
     what.add_argument(
         "--stage",
+        nargs="+",
         type=_one_of(*TRAINING_STAGES, "all"),
         metavar="STAGE",
         required=True,
-        help="autoencoder: VQ-VAE and codebooks; encoder: EncoderB1; refiner; all: one after the other",
+        help="autoencoder: VQ-VAE and codebooks; encoder: EncoderB1; refiner; several, or all: one after the other",
     )
     what.add_argument("--dataset", required=True, help="a folder of images, Parquet, or a dataset id on the Hub")
     what.add_argument(
@@ -107,8 +108,8 @@ def build_parser() -> _Parser:
         "--preset",
         type=_one_of(*PRESETS),
         metavar="PRESET",
-        default=defaults["preset"],
-        help=f"sizes of the networks, and defaults of other options: {', '.join(PRESETS)}",
+        help=f"sizes of the networks, and defaults of other options: {', '.join(PRESETS)}; default: those of --init, or "
+        "paper",
     )
     what.add_argument(
         "--config",
@@ -120,7 +121,8 @@ def build_parser() -> _Parser:
         "--fine-tune",
         action=argparse.BooleanOptionalAction,
         default=False,
-        help="encoder: go on with the EncoderB1 of --init, which otherwise starts anew from EncoderA1",
+        help="go on with all that --init has learned; otherwise stage autoencoder starts its codebooks anew, and stage "
+        "encoder EncoderB1 from EncoderA1",
     )
 
     data = parser.add_argument_group("data")
@@ -362,11 +364,15 @@ def parse_options(arguments: Sequence[str] | None = None) -> list[TrainingOption
     parser.set_defaults(**{name: [value] if name in _PER_STAGE else value for name, value in of_preset.items()})
     values = vars(parser.parse_args(arguments))
     del values["config"]
-    stages = TRAINING_STAGES if values["stage"] == "all" else (values["stage"],)
+    stages = TRAINING_STAGES if values["stage"] == ["all"] else tuple(values["stage"])
+    if stages != tuple(stage for stage in TRAINING_STAGES if stage in stages):
+        raise InvalidInputError(f"--stage must be all, or stages in the order {', '.join(TRAINING_STAGES)}.")
     for name in ("mask_kinds", "adam_betas", "log_with"):
         values[name] = tuple(values[name])
-    if values["fine_tune"] and values["stage"] != "encoder":
-        raise InvalidInputError("--fine-tune is for --stage encoder.")
+    if values["fine_tune"] and not values.get("init"):
+        raise InvalidInputError("--fine-tune needs the model to go on with: give it with --init.")
+    if values.get("preset") is None and not values.get("init"):
+        values["preset"] = "paper"
     for name in _PER_STAGE:
         if len(values[name]) not in (1, len(stages)):
             raise InvalidInputError(

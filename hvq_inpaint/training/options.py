@@ -20,7 +20,7 @@ class TrainingOptions:
     stage: str
     dataset: str
     output: str
-    preset: str = "paper"
+    preset: str | None = None  # that of the model it starts from, or paper
     init: str | None = None
     fine_tune: bool = False
     split: str = "train"
@@ -81,7 +81,7 @@ class TrainingOptions:
                 raise InvalidInputError(
                     f"--{flag(name)} must be a multiple of {SIZE_MULTIPLE}, not {getattr(self, name)}."
                 )
-        if self.stage == "autoencoder" and self.steps <= self.quantization_warmup:
+        if self.stage == "autoencoder" and not self.fine_tune and self.steps <= self.quantization_warmup:
             raise InvalidInputError(
                 f"--quantization-warmup {self.quantization_warmup} leaves none of the {self.steps} steps "
                 "to the codebooks."
@@ -95,8 +95,6 @@ class TrainingOptions:
                 f"--feature-window must be 0 or lie between {_MIN_FEATURE_WINDOW} and the crop size {self.crop_size}, "
                 f"not {self.feature_window}."
             )
-        if self.fine_tune and not (self.stage == "encoder" and self.init):
-            raise InvalidInputError("--fine-tune is for --stage encoder, and needs the model to go on with in --init.")
         if not 0 < self.credibility_quantile <= 1:
             raise InvalidInputError(f"--credibility-quantile must lie in (0, 1], not {self.credibility_quantile}.")
         for name in ("coarse_weight", "code_weight", "low_credibility_weight"):

@@ -73,23 +73,25 @@ class AutoencoderStage(TrainingStage):
 
     def __init__(self, model: HVQInpainter, options: TrainingOptions) -> None:
         super().__init__(model, options)
-        self.warming_up = options.quantization_warmup > 0
+        # A model that is trained on has its codebooks.
+        self.warmup = 0 if options.fine_tune else options.quantization_warmup
+        self.warming_up = self.warmup > 0
 
     def before_step(self, step: int, image: torch.Tensor) -> Logs:
         vqvae, options = self.model.vqvae, self.options
-        self.warming_up = step < options.quantization_warmup
+        self.warming_up = step < self.warmup
         if self.warming_up:
             return {}
         # Keyed by the step, so that a resumed run draws the same.
         generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
-        since = step - options.quantization_warmup
-        if since == 0:
+        since = step - self.warmup
+        if since == 0 and not options.fine_tune:
             with torch.no_grad():
                 mid, global_latents = vqvae.encoder_a1(image)
                 vqvae.global_quantizer.start_from(global_latents, generator)
                 global_quantized, _ = vqvae.global_quantizer.quantize(global_latents)
                 vqvae.local_quantizer.start_from(vqvae.encoder_a2(global_quantized, mid), generator)
-        elif options.restart_every and since % options.restart_every == 0:
+        elif since and options.restart_every and since % options.restart_every == 0:
             with torch.no_grad():
                 mid, global_latents = vqvae.encoder_a1(image)
                 restarted = {
@@ -119,7 +121,7 @@ class AutoencoderStage(TrainingStage):
         }
 
     def has_another_loss(self, step: int) -> bool:
-        return step == self.options.quantization_warmup
+        return step == self.warmup
 
     @contextmanager
     def one_batch(self) -> Iterator[None]:

@@ -92,17 +92,17 @@ def make_accelerator(options: TrainingOptions) -> Accelerator:
     missing = [tracker for tracker in wanted if LoggerType(tracker) not in get_available_trackers()]
     if set(missing) - {"tensorboard"}:
         raise InvalidInputError(f"--log-with {missing[0]} needs its package: pip install {missing[0]}.")
-    try:
-        accelerator = Accelerator(
-            mixed_precision=options.mixed_precision,
-            log_with=[tracker for tracker in wanted if tracker not in missing] or None,
-            project_dir=options.output,
-            dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True),
-            # The codebooks are all-reduced by the quantizers themselves.
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-        )
-    except ValueError as error:  # a number format that the device does not have
-        raise InvalidInputError(f"Training can't start here: {error}") from None
+    accelerator = Accelerator(
+        mixed_precision=options.mixed_precision,
+        log_with=[tracker for tracker in wanted if tracker not in missing] or None,
+        project_dir=options.output,
+        dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True),
+        # The codebooks are all-reduced by the quantizers themselves.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        # Accelerate would train in float32 without a word.
+        raise InvalidInputError("fp16 needs a GPU: train with --mixed-precision bf16 or no.")
     if missing:
         accelerator.print("TensorBoard is not installed: values go to metrics.jsonl only ('pip install tensorboard').")
     return accelerator
@@ -280,7 +280,7 @@ def _initial_model(options: TrainingOptions) -> HVQInpainter:
     if options.init:
         model = HVQInpainter.from_pretrained(options.init)
     elif options.stage == TRAINING_STAGES[0]:
-        return HVQInpainter(HVQConfig.preset(options.preset))
+        return HVQInpainter(HVQConfig.preset(options.preset or "paper"))
     else:
         before = TRAINING_STAGES[TRAINING_STAGES.index(options.stage) - 1]
         folder = Path(options.output) / before / "model"
@@ -290,10 +290,10 @@ def _initial_model(options: TrainingOptions) -> HVQInpainter:
                 f"train --stage {before} first, or give a model with --init."
             )
         model = HVQInpainter.from_pretrained(folder)
-    if model.config != HVQConfig.preset(options.preset):
+    if options.preset is not None and model.config != HVQConfig.preset(options.preset):
         raise InvalidInputError(
             f"The model that stage {options.stage} starts from has another configuration than preset {options.preset}: "
-            "give the preset that it was made with."
+            "give the preset that it was made with, or none to train it as it is."
         )
     return model
 
