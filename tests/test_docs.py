@@ -35,7 +35,11 @@ COMMANDS = commands()
 
 
 @pytest.mark.parametrize(("document", "line"), COMMANDS, ids=range(len(COMMANDS)))
-def test_commands_in_documents_are_taken(document, line):
+def test_commands_in_documents_are_taken(document, line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in DOCUMENTS:
+        if path.name == document and (file := re.search(r"```yaml\n(.*?)```", path.read_text(), flags=re.DOTALL)):
+            (tmp_path / "mine.yaml").write_text(file[1])
     if "train_accelerate.py" in line:
         assert parse_options(shlex.split(line.partition("train_accelerate.py")[2]))
     else:

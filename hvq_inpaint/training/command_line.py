@@ -108,8 +108,8 @@ def build_parser() -> _Parser:
         "--preset",
         type=_one_of(*PRESETS),
         metavar="PRESET",
-        help=f"sizes of the networks, and defaults of other options: {', '.join(PRESETS)}; default: those of --init, or "
-        "paper",
+        help=f"sizes of the networks, and defaults of other options: {', '.join(PRESETS)}; default: those of --init, "
+        "or paper",
     )
     what.add_argument(
         "--config",
