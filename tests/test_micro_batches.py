@@ -84,6 +84,22 @@ def test_exhausted_memory_makes_the_parts_smaller_and_nothing_else(batch, monkey
     assert given == [1] * 6  # it stays so
 
 
+def test_what_was_added_before_the_memory_ran_out_does_not_count_twice(batch, monkeypatch):
+    expected, _ = run(make_stage("autoencoder"), batch, 2)
+    forward, given = AutoencoderStage.forward, []
+
+    def short_once(self, image, known):
+        given.append(len(image))
+        if len(given) == 2:  # the first part's gradient is there
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return forward(self, image, known)
+
+    monkeypatch.setattr(AutoencoderStage, "forward", short_once)
+    parts, _ = run(make_stage("autoencoder"), batch, 4)
+    assert given == [4, 2, 2, 2, 2]
+    assert all(torch.equal(parts[key], expected[key]) for key in expected)
+
+
 def test_one_image_that_does_not_fit_is_a_sentence(batch, monkeypatch):
     run_out_of_memory_above(0, monkeypatch, RefinerStage)
     with pytest.raises(InvalidInputError, match=r"exhausted with 1 images at a time: .* a smaller --crop-size"):
