@@ -258,6 +258,13 @@ def test_divergence_is_judged_by_the_mean_and_anew_for_another_loss():
     assert [never.problem(10.0**power) for power in range(9)] == [None] * 9
 
 
+def test_a_loss_that_rises_because_it_is_another_one_stops_nothing(photographs, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "DivergenceWatch", lambda factor: DivergenceWatch(factor, window=2))
+    train(photographs, tmp_path, "--divergence-factor", "2")
+    losses = [row["loss"] for row in rows_of(tmp_path)]
+    assert losses[5] + losses[6] > 2 * (losses[4] + losses[5])  # where the codebooks start
+
+
 def test_the_best_checkpoint_is_kept_beside_the_newest(photographs, tmp_path, monkeypatch):
     values = iter([20.0, 30.0, 25.0, 22.0, 21.0, 20.0, 10.0])
     monkeypatch.setattr(trainer, "validate", lambda *_: {"validation/oracle_whole_psnr": next(values)})

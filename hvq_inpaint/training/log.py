@@ -89,9 +89,7 @@ class TrainingLog:
                 layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
                 if hasattr(tracker, "log_images"):
                     tracker.log_images({"samples": np.asarray(grid)[None]}, step=step, **layout)
-        self.accelerator.print(
-            "  ".join(f"{name.removeprefix('validation/')} {value:.2f}" for name, value in values.items())
-        )
+        self.bar.write("  ".join(f"{name.removeprefix('validation/')} {value:.2f}" for name, value in values.items()))
 
     def close(self) -> None:
         """End the bar and the trackers."""
