@@ -2,6 +2,8 @@
 
 import sys
 
+from accelerate import PartialState
+
 from hvq_inpaint.errors import InvalidInputError
 from hvq_inpaint.training.command_line import parse_options
 from hvq_inpaint.training.stopping import TrainingStopped
@@ -15,7 +17,8 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except TrainingStopped as stopped:
-        print(stopped, file=sys.stderr)
+        if PartialState().is_main_process:  # all of them stopped
+            print(stopped, file=sys.stderr)
         return 128 + stopped.signal_number  # as a shell tells it
     return 0
 

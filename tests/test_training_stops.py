@@ -18,7 +18,7 @@ from conftest import make_pixels
 from PIL import Image
 from safetensors.torch import load_file
 
-from hvq_inpaint import InvalidInputError
+from hvq_inpaint import HVQInpainter, InvalidInputError
 from hvq_inpaint.training import trainer
 from hvq_inpaint.training.checkpoints import checkpoint_folders
 from hvq_inpaint.training.command_line import parse_options
@@ -144,7 +144,7 @@ def test_killing_at_random_moments_ends_in_the_same_weights(photographs, whole, 
 
 def stop_after(photographs: Path, output: Path, monkeypatch: pytest.MonkeyPatch, step: int, *more: str) -> None:
     do_after_step(monkeypatch, step - 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(TrainingStopped):
+    with pytest.raises(TrainingStopped, match=f"after step {step}"):
         train(photographs, output, *more)
 
 
@@ -180,7 +180,9 @@ def test_a_run_can_go_on_from_an_older_checkpoint(photographs, whole, tmp_path, 
     assert (tmp_path / "autoencoder" / "checkpoints" / "abandoned-step-00000011").is_dir()
     assert_same(whole[0], train(photographs, tmp_path))
     shutil.rmtree(tmp_path / "autoencoder" / "model")
-    with pytest.raises(InvalidInputError, match=r"no checkpoint step-00000001 .* there are: step-00000012, "):
+    with pytest.raises(
+        InvalidInputError, match=r"no checkpoint step-00000001 .* there are: step-00000015, step-00000017\."
+    ):
         train(photographs, tmp_path, "--resume", "step-00000001")
 
 
@@ -203,6 +205,34 @@ def test_a_full_disk_ends_a_run_with_a_sentence_and_leaves_no_half_checkpoint(
         train(photographs, tmp_path)
     monkeypatch.undo()
     assert [path.name for path in (tmp_path / "autoencoder" / "checkpoints").iterdir()] == ["step-00000003"]
+    assert_same(whole[0], train(photographs, tmp_path))
+
+
+@pytest.mark.parametrize("victim", ["model", "metrics"])
+def test_a_disk_that_is_full_elsewhere_is_a_sentence_too(photographs, whole, tmp_path, monkeypatch, victim):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limited = {"model": (HVQInpainter, "save_pretrained", 4096), "metrics": (TrainingLog, "_write", 1)}[victim]
+    kind, name, limit = limited
+    write = getattr(kind, name)
+
+    def on_a_full_disk(*details, **more):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            return write(*details, **more)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    monkeypatch.setattr(kind, name, on_a_full_disk)
+    with pytest.raises(InvalidInputError, match=r"(disk is full|model can't be written) .*Make room and continue"):
+        train(photographs, tmp_path, "--log-with", "none")
+    monkeypatch.undo()
+    assert not (tmp_path / "autoencoder" / "model").exists()
+    assert_same(whole[0], train(photographs, tmp_path))
+
+
+def test_a_signal_in_the_last_step_stops_before_the_next_stage(photographs, whole, tmp_path, monkeypatch):
+    stop_after(photographs, tmp_path, monkeypatch, STEPS)
+    assert checkpoints_of(tmp_path)[-1].name == f"step-{STEPS:08d}"
     assert_same(whole[0], train(photographs, tmp_path))
 
 
@@ -293,7 +323,7 @@ def test_the_best_checkpoint_is_kept_beside_the_newest(photographs, tmp_path, mo
         "--keep-checkpoints",
         "1",
     )
-    assert [path.name for path in checkpoints_of(tmp_path)] == ["step-00000004", "step-00000015"]
+    assert [path.name for path in checkpoints_of(tmp_path)] == ["step-00000004", "step-00000017"]
 
 
 def test_no_weights_are_pickled(photographs, tmp_path, monkeypatch):

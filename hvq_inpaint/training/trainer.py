@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import math
 import shutil
 import signal
@@ -15,6 +16,7 @@ import torch
 from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import LoggerType, set_seed
+from safetensors import SafetensorError
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
@@ -60,10 +62,15 @@ def run(stages: list[TrainingOptions]) -> HVQInpainter:
     """Train the stages one after the other; returns the model after the last."""
     # First, so that a missing feature network is told before hours of training, not after.
     networks = [load_loss_networks(options) for options in stages]
-    for options, of_stage in zip(stages, networks, strict=True):
-        # A new one for each stage: it checkpoints all that was ever prepared with it.
-        accelerator = make_accelerator(options)
-        model = train_stage(accelerator, options, of_stage)
+    try:
+        for options, of_stage in zip(stages, networks, strict=True):
+            # A new one for each stage: it checkpoints all that was ever prepared with it.
+            accelerator = make_accelerator(options)
+            model = train_stage(accelerator, options, of_stage)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise InvalidInputError(f"The disk is full ({error}). Make room and continue with --resume auto.") from None
     accelerator.end_training()
     return model
 
@@ -191,18 +198,18 @@ def train_stage(
     def save(reached: Progress) -> None:
         save_checkpoint(accelerator, checkpoints, reached, options.keep_checkpoints, average)
 
-    batches = _batches(accelerator, loader, options, progress)
+    batches, first_step = _batches(accelerator, loader, options, progress), progress.step
     with StopRequest() as request:
         while progress.step < options.steps:
             waiting_since = time.perf_counter()
             batch, epoch, position = next(batches)
             waited = time.perf_counter() - waiting_since
             step, saved = progress.step, False
-            if step == 0:
-                micro_batches.fit(batch)
+            events = stage.before_step(step, batch["image"])
             if stage.has_another_loss(step):
                 watch.restart()
-            events = stage.before_step(step, batch["image"])
+            if step == first_step or stage.has_another_loss(step):
+                micro_batches.fit(batch)
             loss, values = micro_batches.backward(batch, optimizer.zero_grad)
             norm = accelerator.clip_grad_norm_(parameters, options.max_gradient_norm or math.inf)
             # All processes learn the same, and so stop together.
@@ -248,9 +255,9 @@ def train_stage(
                     )
                     save(progress)
                     saved = True
-            if not saved and (signal_number or (progress.step % options.checkpoint_every == 0 and not is_last)):
+            if not saved and (signal_number or is_last or progress.step % options.checkpoint_every == 0):
                 save(progress)
-            if signal_number and not is_last:
+            if signal_number:
                 log.close()
                 raise TrainingStopped(
                     f"Stopped by {signal.Signals(signal_number).name} after step {progress.step}. "
@@ -268,7 +275,13 @@ def train_stage(
     if accelerator.is_main_process:
         partial = folder / "partial-model"
         shutil.rmtree(partial, ignore_errors=True)
-        model.save_pretrained(partial)
+        try:
+            model.save_pretrained(partial)
+        except SafetensorError as error:
+            raise InvalidInputError(
+                f"The model can't be written ({error}). {last_good(checkpoints)} "
+                "Make room and continue with --resume auto."
+            ) from None
         partial.rename(folder / "model")
     accelerator.wait_for_everyone()
     accelerator.print(f"Stage {options.stage} is done: {folder / 'model'}.")
