@@ -119,16 +119,23 @@ def kill_at_random(photographs: Path, output: Path, random: random.Random) -> in
     metrics = output / "autoencoder" / "metrics.jsonl"
     before = len(metrics.read_text().splitlines()) if metrics.exists() else 0
     target = random.randint(1, 5)
-    while process.poll() is None:
+    while not has_ended(process, 0.02):
         logged = len(metrics.read_text().splitlines()) if metrics.exists() else 0
         # What the last run had logged beyond its checkpoint goes first.
         if logged != before and logged >= min(before, STEPS - 8) + target - 3:
             break
-    try:
-        process.wait(timeout=random.uniform(0, 0.05))
-    except subprocess.TimeoutExpired:
+    if not has_ended(process, random.uniform(0, 0.05)):
         process.send_signal(signal.SIGKILL)
     return process.wait()
+
+
+def has_ended(process: subprocess.Popen, seconds: float) -> bool:
+    """Whether the process ends within so many seconds."""
+    try:
+        process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
@@ -175,6 +182,9 @@ def test_with_nothing_but_damaged_checkpoints_a_run_does_not_silently_start_anew
 
 def test_a_run_can_go_on_from_an_older_checkpoint(photographs, whole, tmp_path, monkeypatch):
     stop_after(photographs, tmp_path, monkeypatch, 11, "--keep-checkpoints", "9")
+    with pytest.raises(InvalidInputError, match="--seed"):
+        train(photographs, tmp_path, "--resume", "step-00000006", "--seed", "1")
+    assert checkpoints_of(tmp_path)[-1].name == "step-00000011"  # what is refused changes nothing
     stop_after(photographs, tmp_path, monkeypatch, 8, "--resume", "step-00000006")
     assert [path.name for path in checkpoints_of(tmp_path)] == ["step-00000006", "step-00000008"]
     assert (tmp_path / "autoencoder" / "checkpoints" / "abandoned-step-00000011").is_dir()

@@ -178,10 +178,9 @@ class Visit:
     def pictures(self, place: str) -> list[np.ndarray]:
         """The pixels (H, W, 3) of every picture under the element `place`, as they are served."""
         sources = [image.get_attribute("src") for image in self.page.locator(f"{place} img").all()]
-        return [
-            np.asarray(Image.open(io.BytesIO(self.page.request.get(source).body())).convert("RGB"))
-            for source in sources
-        ]
+        # The server may close a connection that was idle just as it is used again: that is no answer, and asked anew.
+        answers = [self.page.request.get(source, max_retries=3) for source in sources]
+        return [np.asarray(Image.open(io.BytesIO(answer.body())).convert("RGB")) for answer in answers]
 
     def stage(self, name: str) -> np.ndarray:
         """The picture of a stage."""

@@ -84,7 +84,11 @@ def save_checkpoint(
     if accelerator.is_main_process:
         digests = {path.name: _digest(path) for path in partial.iterdir()}
         text = json.dumps({**dataclasses.asdict(progress), "sha256": digests}, indent=2)
-        (partial / _PROGRESS).write_text(text, encoding="utf-8")
+        try:
+            (partial / _PROGRESS).write_text(text, encoding="utf-8")
+        except OSError:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
         shutil.rmtree(final, ignore_errors=True)  # one that was found damaged
         partial.rename(final)
         best = f"step-{progress.best_step:08d}" if progress.best_step is not None else ""
@@ -142,12 +146,20 @@ def _find(folder: Path, wanted: str) -> Path | None:
         raise InvalidInputError(f"There is no checkpoint {wanted} in {folder}; there are: {names}.")
     if problem := damage(chosen):
         raise InvalidInputError(f"The checkpoint {chosen} can't be used: {problem}; --resume auto takes another one.")
-    # A branch of its own: were the later ones still there, the next --resume auto would go on with them.
-    for later in folders[[path.resolve() for path in folders].index(chosen.resolve()) + 1 :]:
-        shutil.rmtree(folder / f"abandoned-{later.name}", ignore_errors=True)
-        later.rename(folder / f"abandoned-{later.name}")
-        print(f"The later checkpoint {later.name} is kept as abandoned-{later.name}.")
     return chosen
+
+
+def abandon_later(folder: Path, checkpoint: Path) -> None:
+    """Set aside the intact checkpoints in `folder` that are later than the one a run goes on from.
+
+    It makes a branch of its own: were they still there, the next --resume auto would go on with them. Damaged ones are
+    left where they are, to be written again.
+    """
+    for later in checkpoint_folders(folder):
+        if later.name > checkpoint.name and damage(later) is None:
+            shutil.rmtree(folder / f"abandoned-{later.name}", ignore_errors=True)
+            later.rename(folder / f"abandoned-{later.name}")
+            print(f"The later checkpoint {later.name} is kept as abandoned-{later.name}.")
 
 
 def damage(checkpoint: Path) -> str | None:

@@ -15,7 +15,17 @@ from .options import TrainingOptions, flag
 CONFIG_FILE = "config.yaml"
 
 # Another value would not fit the checkpoint, or would change what is drawn for a step.
-_FIXED = ("preset", "split", "streaming", "crop_size", "mask_size", "mask_kinds", "seed", "quantization_warmup")
+_FIXED = (
+    "preset",
+    "fine_tune",
+    "split",
+    "streaming",
+    "crop_size",
+    "mask_size",
+    "mask_kinds",
+    "seed",
+    "quantization_warmup",
+)
 # Another value bends the run from here on: allowed, and said.
 _TOLD = (
     "dataset",

@@ -39,6 +39,7 @@ from ..metrics import LPIPS, load_lpips
 from .cache import CachedInputs
 from .checkpoints import (
     Progress,
+    abandon_later,
     checkpoint_folders,
     find_checkpoint,
     last_good,
@@ -183,6 +184,8 @@ def train_stage(
         check_batch(folder, options, read_progress(checkpoint), accelerator.num_processes)
         for difference in differences:
             accelerator.print(difference)
+        if accelerator.is_main_process:
+            abandon_later(checkpoints, checkpoint)
         progress = load_checkpoint(accelerator, checkpoint, average)
         accelerator.print(f"Continuing after step {progress.step}, from {checkpoint}.")
     else:
