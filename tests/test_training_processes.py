@@ -9,12 +9,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import make_pixels
 from PIL import Image
 
 from hvq_inpaint import HVQInpainter, InvalidInputError
+from hvq_inpaint.data import load_images, validation_samples
+from hvq_inpaint.masks import MASK_KINDS
 from hvq_inpaint.training import trainer
 from hvq_inpaint.training.command_line import parse_options
+from hvq_inpaint.training.validation import validate
 
 ROOT = Path(__file__).parent.parent
 
@@ -98,6 +102,14 @@ def test_what_is_logged_is_that_of_the_global_batch(runs):
     for of_two, of_one in pairs[:7]:
         for name in set(of_one) - {"images_per_second", "data_seconds"}:
             assert of_two[name] == pytest.approx(of_one[name], rel=2e-3), (of_one["step"], name)
+
+
+def test_all_samples_are_validated(runs):
+    photographs, _, one, _ = runs
+    model = HVQInpainter.from_pretrained(one / "autoencoder" / "model")
+    samples = validation_samples(load_images(str(photographs)), 3, 32, MASK_KINDS, 0)
+    for name, value in validate(model, samples, torch.device("cpu")).items():
+        assert rows_of(one)[-1][name] == pytest.approx(value, rel=1e-4), name
 
 
 def test_the_process_with_the_least_memory_decides_for_all(runs):

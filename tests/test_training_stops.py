@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_pixels
+from conftest import make_model, make_pixels
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -168,6 +168,7 @@ def test_a_damaged_checkpoint_is_left_out_and_said(photographs, whole, tmp_path,
     assert f"The checkpoint {ninth} is left out: model.safetensors is missing." in output
     assert f"Continuing after step 6, from {sixth}." in output
     assert_same(whole[0], weights)
+    assert [row["step"] for row in rows_of(tmp_path)] == list(range(1, STEPS + 1))  # 7 to 11 are not there twice
 
 
 def test_with_nothing_but_damaged_checkpoints_a_run_does_not_silently_start_anew(photographs, tmp_path, monkeypatch):
@@ -248,7 +249,9 @@ def test_a_signal_in_the_last_step_stops_before_the_next_stage(photographs, whol
 
 def test_changed_options_are_refused_or_told(photographs, tmp_path, monkeypatch, capsys):
     stop_after(photographs, tmp_path, monkeypatch, 4)
+    make_model().save_pretrained(tmp_path / "model")
     for more, message in [
+        (["--init", str(tmp_path / "model"), "--fine-tune"], "a run with --fine-tune False, not True"),
         (["--seed", "1"], "a run with --seed 0, not 1: continue it with that"),
         (["--crop-size", "40"], "a run with --crop-size 32, not 40"),
         (["--batch-size", "4"], "2 images a step .* make 4: give --batch-size 2"),
