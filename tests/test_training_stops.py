@@ -144,7 +144,7 @@ def test_killing_at_random_moments_ends_in_the_same_weights(photographs, whole, 
     killed = 0
     while killed < kills and not (tmp_path / "autoencoder" / "model").is_dir():
         killed += kill_at_random(photographs, tmp_path, chance) == -signal.SIGKILL
-    assert killed
+    assert killed == kills
     assert_same(whole[0], train(photographs, tmp_path))
     assert [row["loss"] for row in rows_of(tmp_path)] == [row["loss"] for row in whole[1]]
 
