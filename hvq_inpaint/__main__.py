@@ -1,4 +1,4 @@
-"""The command line: `python -m hvq_inpaint inpaint | evaluate | ablate | masks | export`."""
+"""The command line: `python -m hvq_inpaint inpaint | evaluate | ablate | masks | shard | export`."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_evaluate(subparsers)
     _add_ablate(subparsers)
     _add_masks(subparsers)
+    _add_shard(subparsers)
     _add_export(subparsers)
     return parser
 
@@ -359,6 +360,36 @@ def _add_masks(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the mask set that lies in FOLDER (default: refuse)"
     )
+
+
+def _add_shard(subparsers: argparse._SubParsersAction) -> None:
+    text = "pack a folder of images into Parquet files, to train from with --streaming"
+    parser = subparsers.add_parser(
+        "shard",
+        help=text,
+        description=f"{text.capitalize()}. The files' bytes are kept as they are, in an order drawn at random; what "
+        "can't be decoded is named and left out, and the exit status is then 1. The folder appears when it is "
+        "complete; it can be uploaded to the Hub as a dataset.",
+    )
+    parser.set_defaults(run=commands.shard)
+    parser.add_argument("images", metavar="FOLDER", type=_path, help="images, also in sub-folders")
+    parser.add_argument(
+        "--out", metavar="FOLDER", type=_path, required=True, help="for the shards; must be empty or not exist yet"
+    )
+    parser.add_argument("--shards", metavar="N", type=int, help="how many (default: by the next two)")
+    parser.add_argument(
+        "--shard-size", metavar="MB", type=int, default=256, help="megabytes of a shard at most (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--multiple-of",
+        metavar="N",
+        type=int,
+        default=8,
+        help="make their number a multiple of this: of processes times workers that will read them (default: "
+        "%(default)s)",
+    )
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of the order (default: %(default)s)")
+    parser.add_argument("--workers", metavar="N", type=int, help="processes (default: one for each core)")
 
 
 def _add_export(subparsers: argparse._SubParsersAction) -> None:

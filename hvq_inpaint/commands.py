@@ -284,6 +284,40 @@ def masks(arguments: argparse.Namespace) -> None:
     print(f"wrote {options.number_of_masks} masks to {arguments.out}")
 
 
+def shard(arguments: argparse.Namespace) -> int:
+    """Pack a folder of images into Parquet shards; the exit status."""
+    from tqdm import tqdm
+
+    from .data.shards import write_shards
+    from .mask_set import available_cores
+
+    for name in ("shard_size", "multiple_of", "workers"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise InvalidInputError(f"--{name.replace('_', '-')} must be at least 1, not {value}.")
+    shards = write_shards(
+        arguments.images,
+        arguments.out,
+        arguments.shards,
+        arguments.shard_size * 10**6,
+        arguments.multiple_of,
+        arguments.seed,
+        arguments.workers or available_cores(),
+    )
+    images, written, unreadable = 0, [], []
+    for done in tqdm(shards, unit="shard", disable=None):
+        images += done.images
+        written.append(done.size)
+        unreadable += done.unreadable
+    for sentence in unreadable:
+        print(f"left out: {sentence}")
+    print(
+        f"wrote {images} images to {len(written)} shards of {min(written) / 1e6:.1f} to {max(written) / 1e6:.1f} MB in "
+        f"{arguments.out}; {len(unreadable)} left out"
+    )
+    return 1 if unreadable else 0
+
+
 def export(arguments: argparse.Namespace) -> None:
     """Write the networks for programs without PyTorch."""
     from .export import INPUTS, OUTPUTS, check_target, export_onnx

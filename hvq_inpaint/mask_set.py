@@ -88,7 +88,7 @@ def write_mask_set(folder: Path, options: MaskSetOptions, workers: int | None = 
             1.
     """
     if workers is None:
-        workers = _available_cores()
+        workers = available_cores()
     if workers < 1:
         raise InvalidInputError(f"The number of workers must be at least 1, not {workers}.")
     if folder.exists() and not folder.is_dir():
@@ -157,7 +157,7 @@ def _remove_set(folder: Path) -> None:
                 path.unlink()
 
 
-def _available_cores() -> int:
+def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

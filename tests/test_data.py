@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+from io import BytesIO
+
 import datasets
 import numpy as np
 import pytest
@@ -16,7 +19,10 @@ from hvq_inpaint.data import (
     InpaintingDataset,
     InpaintingStream,
     SampleOptions,
+    UnreadableImageError,
     center_crop,
+    decode_image,
+    image_name,
     list_images,
     load_images,
     make_sample,
@@ -107,25 +113,87 @@ def test_workers_make_the_same_samples(image_folder):
     assert all(torch.equal(a[name], b[name]) for a, b in zip(alone, shared, strict=True) for name in a)
 
 
-def test_a_stream_is_shared_out_without_overlap_or_loss(image_folder):
-    def pixel_sums(rank: int, world_size: int) -> list[float]:
-        options = SampleOptions(crop_size=80, seed=1)  # the short side: only the column of the crop and the flip vary
-        stream = InpaintingStream(
-            load_images(str(image_folder), streaming=True), options, rank, world_size, buffer_size=4
-        )
-        return [round(float(sample["image"][0, :, 40].mean()), 3) for sample in stream]
+def test_an_image_that_can_t_be_decoded_is_named(image_folder, tmp_path):
+    cut = sorted(image_folder.rglob("*.png"))[3]
+    cut.write_bytes(cut.read_bytes()[:200])
+    dataset = InpaintingDataset(load_images(str(image_folder)), OPTIONS)
+    with pytest.raises(UnreadableImageError, match=rf"{cut.name} can't be decoded, it may be truncated"):
+        dataset[3]
+    name, error = dataset.named(3, 3)
+    assert name == str(cut) and isinstance(error, UnreadableImageError)
+    with pytest.raises(UnreadableImageError, match=cut.name):
+        validation_samples(load_images(str(image_folder)), 8, 32, ("box",))
 
-    whole = pixel_sums(0, 1)
-    assert len(whole) == 8
-    assert len(pixel_sums(0, 2)) == len(pixel_sums(1, 2)) == 4
+
+def test_what_is_no_photograph_is_unreadable():
+    def encoded(image: Image.Image) -> dict:
+        file = BytesIO()
+        image.save(file, format="PNG")
+        return {"bytes": file.getvalue(), "path": None}
+
+    for value, reason in [
+        (None, "x holds no image"),
+        ({"bytes": b"", "path": None}, "X is not an image"),
+        ({"bytes": None, "path": "/none.png"}, "There is no file"),
+        (encoded(Image.new("L", (1, 60))), "X has 1 x 60 pixels, more than 50 times"),
+        (encoded(Image.fromarray(np.zeros((9, 9), dtype=np.uint16))), "X has mode I;16, more than 8 bits"),
+    ]:
+        with pytest.raises(UnreadableImageError, match=f"(?i)^{reason}"):
+            decode_image(value, "x")
+    assert decode_image(encoded(Image.new("L", (1, 50))), "x").size == (1, 50)
+
+
+def test_a_row_without_a_path_has_a_name_all_the_same():
+    assert image_name({"bytes": b"a", "path": "a.png"}, "row 3") == "a.png"
+    assert image_name({"bytes": b"a", "path": None}, "row 3") == "row 3"
+    assert image_name({"bytes": b"a", "path": None}) == f"sha256:{sha256(b'a').hexdigest()[:16]}"
+
+
+def test_a_stream_says_what_can_t_be_decoded_and_goes_on(image_folder):
+    cut = sorted(image_folder.rglob("*.png"))[3]
+    cut.write_bytes(cut.read_bytes()[:200])
+    samples = dict(InpaintingStream(load_images(str(image_folder), streaming=True), OPTIONS))
+    assert len(samples) == 8
+    assert [name for name, sample in samples.items() if isinstance(sample, UnreadableImageError)] == [str(cut)]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])  # 8 shards
+def test_a_stream_is_shared_out_without_overlap_or_loss(image_folder, world_size):
+    names = []
+    for rank in range(world_size):
+        images = load_images(str(image_folder), streaming=True)
+        stream = InpaintingStream(images, OPTIONS, rank, world_size, buffer_size=4)
+        names += [name for name, _ in stream]
+    assert sorted(names) == sorted(map(str, image_folder.rglob("*.png")))
+
+
+def test_no_two_streams_make_the_same_crops_and_masks(image_folder):
+    masks = []
+    for rank in range(2):
+        stream = InpaintingStream(load_images(str(image_folder), streaming=True), OPTIONS, rank, 2)
+        masks += [sample["known"] for _, sample in stream]
+    assert not any(torch.equal(masks[a], masks[b]) for a in range(8) for b in range(a))
 
 
 def test_a_stream_changes_with_the_epoch(image_folder):
     stream = InpaintingStream(load_images(str(image_folder), streaming=True), OPTIONS)
-    first = next(iter(stream))
-    assert torch.equal(first["image"], next(iter(stream))["image"])
+    (_, first), *_ = stream
+    (_, again), *_ = stream
+    assert torch.equal(first["image"], again["image"])
     stream.set_epoch(1)
-    assert not torch.equal(first["image"], next(iter(stream))["image"])
+    (_, other), *_ = stream
+    assert not torch.equal(first["image"], other["image"])
+
+
+def test_samples_that_are_passed_over_change_nothing_for_those_that_follow(image_folder):
+    stream = InpaintingStream(load_images(str(image_folder), streaming=True), OPTIONS)
+    whole = list(stream)
+    stream.pass_over(3)
+    passed = list(stream)
+    assert [name for name, _ in passed] == [name for name, _ in whole]
+    assert not any(sample["known"].any() or sample["image"].any() for _, sample in passed[:3])
+    for (_, a), (_, b) in zip(passed[3:], whole[3:], strict=True):
+        assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_validation_samples_are_fixed_and_cover_all_kinds(image_folder):

@@ -7,9 +7,9 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from ..data import center_crop, list_images, load_images
+from ..data import center_crop, list_images, load_images, open_upright, undecoded
 from ..errors import InvalidInputError
 from ..hole import mask_of_picture
 from ..images import open_image
@@ -23,10 +23,8 @@ class DatasetFiles(Sequence):
     """The image files of a folder, of Parquet or of a dataset on the Hub: paths, or bytes where there are no paths."""
 
     def __init__(self, source: str, split: str) -> None:
-        import datasets  # imported here: who evaluates a list of files need not have it
-
         self.source = source
-        self.rows = load_images(source, split).cast_column("image", datasets.Image(decode=False))
+        self.rows = undecoded(load_images(source, split))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -44,11 +42,7 @@ class DatasetFiles(Sequence):
 
 def evaluation_crop(file: Path | BytesIO, size: int) -> np.ndarray:
     """The central crop of an upright image file: (size, size, 3) uint8."""
-    image = open_image(file)
-    if image.mode.startswith(("I", "F")):
-        name = file if isinstance(file, Path) else file.name
-        raise InvalidInputError(f"{name} has mode {image.mode}, more than 8 bits a channel; convert it to RGB first.")
-    return center_crop(ImageOps.exif_transpose(image), size).copy()  # PIL's own pixels are read-only
+    return center_crop(open_upright(file), size).copy()  # PIL's own pixels are read-only
 
 
 def evaluation_mask(kind: str, size: int, bucket: Bucket, seed: int, index: int) -> np.ndarray:

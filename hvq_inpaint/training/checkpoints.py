@@ -37,6 +37,7 @@ class Progress:
     best_step: int | None = None  # of the best validation so far
     best_value: float | None = None  # its PSNR in dB
     processes: int = 1
+    workers: int = 1  # that load data, for each process
     global_batch: int = 0  # images a step, over all processes
 
 
@@ -179,7 +180,9 @@ def damage(checkpoint: Path) -> str | None:
 def read_progress(checkpoint: Path) -> Progress:
     """Where the run of an intact checkpoint stood."""
     values = json.loads((checkpoint / _PROGRESS).read_text(encoding="utf-8"))
-    return Progress(**{field.name: values[field.name] for field in dataclasses.fields(Progress)})
+    return Progress(
+        **{field.name: values[field.name] for field in dataclasses.fields(Progress) if field.name in values}
+    )
 
 
 def load_checkpoint(accelerator: Accelerator, checkpoint: Path, average: AveragedModel | None = None) -> Progress:

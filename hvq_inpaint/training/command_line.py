@@ -151,6 +151,12 @@ def build_parser() -> _Parser:
     data.add_argument(
         "--workers", type=int, default=defaults["workers"], help="processes that load data, for each training process"
     )
+    data.add_argument(
+        "--unreadable-limit",
+        type=int,
+        default=defaults["unreadable_limit"],
+        help="images that can't be used are named and left out; more than so many end the run",
+    )
 
     optimisation = parser.add_argument_group("optimisation")
     optimisation.add_argument("--steps", type=int, nargs="+", default=[defaults["steps"]], help="* optimiser steps")

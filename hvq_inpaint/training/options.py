@@ -62,6 +62,7 @@ class TrainingOptions:
     compile: bool = False
     gradient_checkpointing: bool = False
     workers: int = 1
+    unreadable_limit: int = 100
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
     resume: str | None = None
@@ -73,7 +74,14 @@ class TrainingOptions:
         for name in positive.split():
             if getattr(self, name) < 1:
                 raise InvalidInputError(f"--{flag(name)} must be at least 1, not {getattr(self, name)}.")
-        for name in ("quantization_warmup", "restart_every", "learning_rate_warmup", "workers", "max_gradient_norm"):
+        for name in (
+            "quantization_warmup",
+            "restart_every",
+            "learning_rate_warmup",
+            "workers",
+            "unreadable_limit",
+            "max_gradient_norm",
+        ):
             if getattr(self, name) < 0:
                 raise InvalidInputError(f"--{flag(name)} must not be negative, not {getattr(self, name)}.")
         for name in ("crop_size", "validation_size"):

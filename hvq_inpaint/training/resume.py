@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,22 @@ def check_batch(folder: Path, options: TrainingOptions, progress: Progress, proc
         f"{folder} holds a run with {progress.global_batch} images a step ({progress.processes} processes), "
         f"and {processes} processes with --batch-size {options.batch_size} make {now}: {remedy}."
     )
+
+
+def check_shares(options: TrainingOptions, progress: Progress, processes: int) -> tuple[Progress, str | None]:
+    """Where to go on with a streamed set, which other processes or workers read in another order.
+
+    Returns:
+        The progress to go on from, and a sentence if it is another one.
+    """
+    now = (processes, options.workers)
+    if not options.streaming or progress.batch == 0 or now == (progress.processes, progress.workers):
+        return progress, None
+    remark = (
+        f"The stream was read by {progress.processes} processes with {progress.workers} workers each, and is by "
+        f"{now[0]} with {now[1]} now: what is left of epoch {progress.epoch} is passed over, and the next one begins."
+    )
+    return replace(progress, epoch=progress.epoch + 1, batch=0), remark
 
 
 def _another_run(folder: Path, name: str, before: Any, now: Any) -> str:

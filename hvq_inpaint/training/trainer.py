@@ -8,27 +8,25 @@ import math
 import shutil
 import signal
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import LoggerType, set_seed
+from accelerate.utils import LoggerType, gather_object, set_seed
 from safetensors import SafetensorError
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
 
 from ..config import HVQConfig
 from ..data import (
-    InpaintingDataset,
-    InpaintingStream,
-    Sample,
-    SampleOptions,
+    UnreadableImageError,
+    decode_image,
+    image_name,
     load_images,
     make_sample,
     spread,
+    undecoded,
     validation_samples,
 )
 from ..errors import InvalidInputError
@@ -36,6 +34,7 @@ from ..features import VGG19Features, load_vgg19
 from ..inpainter import TRAINING_STAGES, HVQInpainter
 from ..losses import LOSS_PRESETS
 from ..metrics import LPIPS, load_lpips
+from .batches import TrainingBatches, sample_options
 from .cache import CachedInputs
 from .checkpoints import (
     Progress,
@@ -51,9 +50,10 @@ from .command_line import to_file
 from .log import TrainingLog
 from .micro_batches import MicroBatches
 from .options import TrainingOptions
-from .resume import CONFIG_FILE, check_batch, check_options
+from .resume import CONFIG_FILE, check_batch, check_options, check_shares
 from .stages import AutoencoderStage, EncoderStage, RefinerStage, TrainingStage
-from .stopping import DivergenceWatch, StopRequest, TrainingStopped, leave_signals_to_the_run
+from .stopping import DivergenceWatch, StopRequest, TrainingStopped
+from .unreadable import UnreadableImages
 from .validation import sample_grid, validate
 
 CALIBRATION_IMAGES = 256
@@ -104,7 +104,6 @@ def make_accelerator(options: TrainingOptions) -> Accelerator:
         mixed_precision=options.mixed_precision,
         log_with=[tracker for tracker in wanted if tracker not in missing] or None,
         project_dir=options.output,
-        dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True),
         # The codebooks are all-reduced by the quantizers themselves.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
@@ -146,7 +145,7 @@ def train_stage(
     if networks.lpips is not None:
         networks.lpips.to(accelerator.device)
     stage = _make_stage(model, options, networks)
-    loader = _data_loader(accelerator, options, cache)
+    batches = TrainingBatches(accelerator, options, cache)
     held_out = []
     if options.validation:
         held_out = validation_samples(
@@ -188,6 +187,9 @@ def train_stage(
             abandon_later(checkpoints, checkpoint)
         progress = load_checkpoint(accelerator, checkpoint, average)
         accelerator.print(f"Continuing after step {progress.step}, from {checkpoint}.")
+        progress, remark = check_shares(options, progress, accelerator.num_processes)
+        if remark:
+            accelerator.print(remark)
     else:
         stage.start(_calibration_images(accelerator, options))
     log = TrainingLog(accelerator, folder, options, progress.step)
@@ -197,26 +199,32 @@ def train_stage(
     stage.train()
     micro_batches = MicroBatches(accelerator, stage, wrapped, options.micro_batch_size)
     watch = DivergenceWatch(options.divergence_factor)
+    unreadables = UnreadableImages(accelerator, folder, options.unreadable_limit)
 
     def save(reached: Progress) -> None:
         save_checkpoint(accelerator, checkpoints, reached, options.keep_checkpoints, average)
 
-    batches, first_step = _batches(accelerator, loader, options, progress), progress.step
+    coming, first_step = batches.start(progress), progress.step
     with StopRequest() as request:
         while progress.step < options.steps:
             waiting_since = time.perf_counter()
-            batch, epoch, position = next(batches)
+            batch = next(coming)
             waited = time.perf_counter() - waiting_since
+            tensors = batch.samples.tensors
             step, saved = progress.step, False
-            events = stage.before_step(step, batch["image"])
+            events = stage.before_step(step, tensors["image"])
+            if batch.left_out:
+                events["data/left_out"] = torch.tensor(float(batch.left_out))
             if stage.has_another_loss(step):
                 watch.restart()
             if step == first_step or stage.has_another_loss(step):
-                micro_batches.fit(batch)
-            loss, values = micro_batches.backward(batch, optimizer.zero_grad)
+                micro_batches.fit(tensors)
+            loss, values = micro_batches.backward(tensors, optimizer.zero_grad)
             norm = accelerator.clip_grad_norm_(parameters, options.max_gradient_norm or math.inf)
             # All processes learn the same, and so stop together.
-            loss, signal_number = _agree(accelerator, loss, request)
+            loss, signal_number, unreadable = _agree(accelerator, loss, request, len(batch.samples.unreadable))
+            if unreadable:
+                events["data/unreadable"] = torch.tensor(float(unreadables.note(batch.samples.unreadable)))
             problem = watch.problem(loss)
             # Under fp16 the scaler skips a step with such a gradient by itself and tries a smaller scale.
             if problem is None and accelerator.mixed_precision != "fp16" and not torch.isfinite(norm):
@@ -224,7 +232,8 @@ def train_stage(
             if problem:
                 log.close()
                 raise InvalidInputError(
-                    f"The loss of step {step + 1} (epoch {epoch}, batch {position - 1}) {problem}. "
+                    f"The loss of step {step + 1} (epoch {batch.epoch}, batch {batch.number}: "
+                    f"{_listed(gather_object(batch.samples.names))}) {problem}. "
                     f"{last_good(checkpoints)} Continue with --resume auto and a lower --learning-rate."
                 )
             optimizer.step()
@@ -236,9 +245,10 @@ def train_stage(
             progress = dataclasses.replace(
                 progress,
                 step=step + 1,
-                epoch=epoch,
-                batch=position,
+                epoch=batch.epoch,
+                batch=batch.number,
                 processes=accelerator.num_processes,
+                workers=options.workers,
                 global_batch=options.batch_size * accelerator.num_processes,
             )
             same = {"loss": loss, "gradient_norm": float(norm), "learning_rate": schedule.get_last_lr()[0]}
@@ -314,11 +324,18 @@ def _initial_model(options: TrainingOptions) -> HVQInpainter:
     return model
 
 
-def _agree(accelerator: Accelerator, loss: torch.Tensor, request: StopRequest) -> tuple[float, int]:
-    """The mean loss of all processes, and the signal that asked any of them to stop, or 0; the same on all."""
-    said = torch.stack([loss.float(), loss.new_tensor(float(request.signal_number))])
-    everyone = accelerator.gather(said[None])  # (processes, 2)
-    return float(everyone[:, 0].mean()), int(everyone[:, 1].max())
+def _agree(accelerator: Accelerator, loss: torch.Tensor, request: StopRequest, number: int) -> tuple[float, int, int]:
+    """The mean loss of all processes, the signal that asked any of them to stop, or 0, and the sum of `number`; the
+    same on all.
+    """
+    said = torch.stack([loss.float(), loss.new_tensor(float(request.signal_number)), loss.new_tensor(float(number))])
+    everyone = accelerator.gather(said[None])  # (processes, 3)
+    return float(everyone[:, 0].mean()), int(everyone[:, 1].max()), int(everyone[:, 2].sum())
+
+
+def _listed(names: list[str], number: int = 8) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:number]) + (f" and {len(names) - number} more" if len(names) > number else "")
 
 
 def _make_stage(model: HVQInpainter, options: TrainingOptions, networks: LossNetworks) -> TrainingStage:
@@ -327,70 +344,6 @@ def _make_stage(model: HVQInpainter, options: TrainingOptions, networks: LossNet
     if options.stage == "encoder":
         return EncoderStage(model, options)
     return RefinerStage(model, options, networks.vgg19, networks.lpips)
-
-
-def sample_options(options: TrainingOptions) -> SampleOptions:
-    """How a run makes samples of images."""
-    return SampleOptions(
-        crop_size=options.crop_size, mask_size=options.mask_size, mask_kinds=options.mask_kinds, seed=options.seed
-    )
-
-
-def _data_loader(accelerator: Accelerator, options: TrainingOptions, cache: CachedInputs | None) -> DataLoader:
-    samples = sample_options(options)
-    common = {
-        "batch_size": options.batch_size,
-        "num_workers": options.workers,
-        "drop_last": True,
-        "worker_init_fn": leave_signals_to_the_run,
-    }
-    if cache is not None:
-        return accelerator.prepare(DataLoader(cache, shuffle=True, **common))
-    images = load_images(options.dataset, options.split, options.streaming)
-    if options.streaming:
-        # Already split over the processes by shards; accelerate would read everything on the first one.
-        return DataLoader(
-            InpaintingStream(images, samples, accelerator.process_index, accelerator.num_processes), **common
-        )
-    needed = options.batch_size * accelerator.num_processes
-    if len(images) < needed:
-        raise InvalidInputError(
-            f"The dataset {options.dataset} holds {len(images)} images, fewer than one step's {needed}: "
-            "lower --batch-size."
-        )
-    return accelerator.prepare(DataLoader(InpaintingDataset(images, samples), shuffle=True, **common))
-
-
-def _batches(
-    accelerator: Accelerator, loader: DataLoader, options: TrainingOptions, progress: Progress
-) -> Iterator[tuple[Sample, int, int]]:
-    """Batches on the device from where `progress` stands up to the last step, each with its epoch and number in it."""
-    epoch, position, step = progress.epoch, progress.batch, progress.step
-    while step < options.steps:
-        loader.dataset.set_epoch(epoch)  # accelerate passes it on with one process only
-        if not options.streaming:
-            loader.set_epoch(epoch)  # of the sampler
-        batches = loader
-        if position:
-            batches = accelerator.skip_first_batches(loader, position)
-            batches.iteration = epoch  # some versions of accelerate start to count anew
-        found = False
-        for batch in batches:
-            found = True
-            position += 1
-            step += 1
-            yield (
-                {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in batch.items()},
-                epoch,
-                position,
-            )
-            if step == options.steps:
-                return
-        if not found and not position:
-            raise InvalidInputError(
-                f"The dataset {options.dataset} holds fewer images than one batch of {options.batch_size}."
-            )
-        epoch, position = epoch + 1, 0
 
 
 def _learning_rate_factor(step: int, options: TrainingOptions) -> float:
@@ -404,11 +357,18 @@ def _learning_rate_factor(step: int, options: TrainingOptions) -> float:
 
 def _calibration_images(accelerator: Accelerator, options: TrainingOptions) -> torch.Tensor:
     """Intact training crops, the same on every process: (N, 3, S, S), N at most `CALIBRATION_IMAGES`."""
-    images = load_images(options.dataset, options.split, options.streaming)
+    images = undecoded(load_images(options.dataset, options.split, options.streaming))
     if options.streaming:
         rows = images.take(CALIBRATION_IMAGES)
     else:
         rows = (images[index] for index in spread(len(images), CALIBRATION_IMAGES))
-    samples = sample_options(options)
-    pixels = [make_sample(row["image"], samples, 0, index)["image"] for index, row in enumerate(rows)]
+    samples, pixels = sample_options(options), []
+    for index, row in enumerate(rows):
+        try:
+            image = decode_image(row["image"], image_name(row["image"]))
+        except UnreadableImageError:
+            continue  # told when a step meets it
+        pixels.append(make_sample(image, samples, 0, index)["image"])
+    if not pixels:
+        raise InvalidInputError(f"None of the first images of {options.dataset} can be used.")
     return torch.stack(pixels).to(accelerator.device)

@@ -1,0 +1,33 @@
+"""Images for training and validation: where they come from, and the samples that are made of them."""
+
+from .loading import InpaintingDataset, InpaintingStream, NamedSample
+from .samples import Sample, SampleOptions, center_crop, make_sample, validation_samples
+from .sources import (
+    UnreadableImageError,
+    decode_image,
+    image_name,
+    list_images,
+    load_images,
+    open_upright,
+    spread,
+    undecoded,
+)
+
+__all__ = [
+    "InpaintingDataset",
+    "InpaintingStream",
+    "NamedSample",
+    "Sample",
+    "SampleOptions",
+    "UnreadableImageError",
+    "center_crop",
+    "decode_image",
+    "image_name",
+    "list_images",
+    "load_images",
+    "make_sample",
+    "open_upright",
+    "spread",
+    "undecoded",
+    "validation_samples",
+]

@@ -1,0 +1,327 @@
+"""The batches of a run, from where it stands: the same number of them, and all of them whole, on every process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
+from torch.utils.data.distributed import DistributedSampler
+
+from ..data import (
+    InpaintingDataset,
+    InpaintingStream,
+    NamedSample,
+    Sample,
+    SampleOptions,
+    UnreadableImageError,
+    load_images,
+)
+from ..errors import InvalidInputError
+from .cache import CachedInputs
+from .checkpoints import Progress
+from .options import TrainingOptions
+from .stopping import leave_signals_to_the_run
+
+# So many images in a row of a mapped dataset that can't be decoded end a run: then it is not the images' fault.
+_MAX_NEIGHBOURS = 100
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples that are stacked, possibly none.
+
+    Attributes:
+        tensors: each (N, ...), by their names; empty if N is 0.
+        names: of the N images.
+        unreadable: a sentence for each image that was met and can't be used, by the image's name.
+    """
+
+    tensors: Sample = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def part(self, start: int, end: int | None = None) -> Samples:
+        """Samples `start` to `end`, and nothing of what was unreadable."""
+        return Samples({name: tensor[start:end] for name, tensor in self.tensors.items()}, self.names[start:end])
+
+    def pin_memory(self) -> Samples:
+        """For the loader: tensors that go to a GPU faster."""
+        return replace(self, tensors={name: tensor.pin_memory() for name, tensor in self.tensors.items()})
+
+    @staticmethod
+    def joined(parts: Sequence[Samples]) -> Samples:
+        """All samples of `parts`, in order."""
+        filled = [part for part in parts if len(part)]
+        unreadable = {name: reason for part in parts for name, reason in part.unreadable.items()}
+        if len(filled) == 1:  # the common case: nothing is copied
+            return replace(filled[0], unreadable=unreadable)
+        names = filled[0].tensors if filled else ()
+        return Samples(
+            {name: torch.cat([part.tensors[name] for part in filled]) for name in names},
+            [name for part in filled for name in part.names],
+            unreadable,
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """This process's share of the batch of one step.
+
+    Attributes:
+        samples: on the accelerator's device.
+        epoch: counted from 0.
+        number: of the batch in the epoch, counted from 1.
+        left_out: images at the end of the epoch before, over all processes, that were too few for a whole batch; of the
+            first batch of an epoch only.
+    """
+
+    samples: Samples
+    epoch: int
+    number: int
+    left_out: int = 0
+
+
+class TrainingBatches:
+    """The batches of a run of `options`.
+
+    Args:
+        cache: the refiner's inputs, if they were made before; None: samples are made of the dataset.
+    """
+
+    def __init__(self, accelerator: Accelerator, options: TrainingOptions, cache: CachedInputs | None = None) -> None:
+        self.accelerator, self.options = accelerator, options
+        self.global_batch = options.batch_size * accelerator.num_processes
+        if cache is not None:
+            self.source = cache
+            return
+        images = load_images(options.dataset, options.split, options.streaming)
+        samples = sample_options(options)
+        if options.streaming:
+            self.source = InpaintingStream(images, samples, accelerator.process_index, accelerator.num_processes)
+            self._tell_shares(images.num_shards)
+        else:
+            self.source = InpaintingDataset(images, samples)
+            if len(images) < self.global_batch:
+                raise InvalidInputError(
+                    f"The dataset {options.dataset} holds {len(images)} images, fewer than one step's "
+                    f"{self.global_batch}: lower --batch-size."
+                )
+
+    def start(self, progress: Progress) -> Iterator[Batch]:
+        """Batches without end, from where `progress` stands."""
+        if isinstance(self.source, InpaintingStream):
+            return self._on_device(self._streamed(self.source, progress))
+        return self._on_device(self._mapped(self.source, progress))
+
+    def _on_device(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            tensors = {
+                name: tensor.to(self.accelerator.device, non_blocking=True)
+                for name, tensor in batch.samples.tensors.items()
+            }
+            yield replace(batch, samples=replace(batch.samples, tensors=tensors))
+
+    def _mapped(self, source: InpaintingDataset | CachedInputs, progress: Progress) -> Iterator[Batch]:
+        # One loader for all epochs: its workers go on into the next one while the last batches are trained on.
+        sampler = DistributedSampler(
+            source,
+            self.accelerator.num_processes,
+            self.accelerator.process_index,
+            seed=self.options.seed,
+            drop_last=True,
+        )
+        keys = _EndlessKeys(sampler, self.options.batch_size, progress.epoch, progress.batch)
+        loader = self._loader(_ByKey(source), batch_sampler=keys)
+        per_epoch = len(source) // self.global_batch
+        left_out = len(source) - per_epoch * self.global_batch
+        epoch, number = divmod(progress.epoch * per_epoch + progress.batch, per_epoch)
+        for samples in loader:
+            number += 1
+            yield Batch(samples, epoch, number, left_out if number == 1 and epoch > 0 else 0)
+            if number == per_epoch:
+                epoch, number = epoch + 1, 0
+
+    def _streamed(self, source: InpaintingStream, progress: Progress) -> Iterator[Batch]:
+        left_out, done = 0, progress.batch
+        unreadable: dict[str, str] = {}
+        for epoch in count(progress.epoch):
+            source.set_epoch(epoch)
+            # A worker's first rows are surely among those of the batches that are done.
+            source.pass_over(done // max(1, self.options.workers) * self.options.batch_size)
+            loader = self._loader(source, batch_size=self.options.batch_size)
+            shared, number = SharedStream(self.accelerator, loader, self.options.batch_size), 0
+            for samples in shared:
+                number += 1
+                if number > done:
+                    samples = replace(samples, unreadable={**unreadable, **samples.unreadable})
+                    yield Batch(samples, epoch, number, left_out)
+                    left_out, unreadable = 0, {}
+            if number == 0:
+                raise InvalidInputError(
+                    f"The dataset {self.options.dataset} holds {shared.left_out} images that can be used, fewer than "
+                    f"one step's {self.global_batch}: lower --batch-size."
+                )
+            left_out, unreadable, done = shared.left_out, shared.held.unreadable, 0
+
+    def _loader(self, source: Dataset, **how: object) -> DataLoader:
+        return DataLoader(
+            source,
+            num_workers=self.options.workers,
+            collate_fn=stack,
+            pin_memory=self.accelerator.device.type == "cuda",
+            worker_init_fn=leave_signals_to_the_run,
+            **how,
+        )
+
+    def _tell_shares(self, shards: int) -> None:
+        processes, workers = self.accelerator.num_processes, max(1, self.options.workers)
+        if shards % processes:
+            self.accelerator.print(
+                f"The {shards} shards of {self.options.dataset} can't be shared out evenly over {processes} processes, "
+                "so each reads all of them; 'python -m hvq_inpaint shard' writes as many as you like."
+            )
+        elif shards < processes * workers:
+            self.accelerator.print(
+                f"The {shards} shards of {self.options.dataset} are too few for {processes} x {workers} workers, "
+                "so some have nothing to do; 'python -m hvq_inpaint shard' writes as many as you like."
+            )
+
+
+def sample_options(options: TrainingOptions) -> SampleOptions:
+    """How a run makes samples of images."""
+    return SampleOptions(
+        crop_size=options.crop_size, mask_size=options.mask_size, mask_kinds=options.mask_kinds, seed=options.seed
+    )
+
+
+def stack(items: Sequence[NamedSample | list[NamedSample]]) -> Samples:
+    """Named samples, or lists of them, as one batch without those that are unreadable."""
+    named = [pair for item in items for pair in (item if isinstance(item, list) else [item])]
+    good = [(name, sample) for name, sample in named if not isinstance(sample, UnreadableImageError)]
+    keys = good[0][1] if good else ()
+    return Samples(
+        {key: torch.stack([sample[key] for _, sample in good]) for key in keys},
+        [name for name, _ in good],
+        {name: str(error) for name, error in named if isinstance(error, UnreadableImageError)},
+    )
+
+
+class _EndlessKeys(Sampler[list[tuple[int, int]]]):
+    """Batches of (epoch, index) of this process, every epoch in an order of its own, from one batch of one epoch on."""
+
+    def __init__(self, sampler: DistributedSampler, batch_size: int, epoch: int, batch: int) -> None:
+        self.sampler, self.batch_size, self.epoch, self.batch = sampler, batch_size, epoch, batch
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        done = self.batch
+        for epoch in count(self.epoch):
+            self.sampler.set_epoch(epoch)
+            for number, indices in enumerate(BatchSampler(self.sampler, self.batch_size, drop_last=True)):
+                if number >= done:
+                    yield [(epoch, index) for index in indices]
+            done = 0
+
+
+class _ByKey(Dataset):
+    """Named samples by (epoch, index): the epoch reaches the workers with each key."""
+
+    def __init__(self, source: InpaintingDataset | CachedInputs) -> None:
+        self.source = source
+
+    def __getitem__(self, key: tuple[int, int]) -> list[NamedSample]:
+        """The sample; for an image that can't be decoded the reason, and the next one in its place."""
+        epoch, index = key
+        self.source.set_epoch(epoch)
+        if isinstance(self.source, CachedInputs):
+            return [(f"row {index}", self.source[index])]
+        found: list[NamedSample] = []
+        for further in range(min(len(self.source), _MAX_NEIGHBOURS)):
+            found.append(self.source.named(index, (index + further) % len(self.source)))
+            if not isinstance(found[-1][1], UnreadableImageError):
+                return found
+        raise InvalidInputError(f"{len(found)} images in a row can't be used; the first: {found[0][1]}")
+
+
+class SharedStream:
+    """Whole batches for all processes, as many for each, out of streams that differ in length; iterated once.
+
+    A process whose stream has ended is given what others have left. At most one incomplete batch, over all processes,
+    is left out at the end.
+
+    Args:
+        loader: of this process; gives `Samples`, of any number.
+        size: of a batch, for each process.
+
+    Attributes:
+        held: what was read and not yet given out; after the end, this process's part of what is left out.
+        left_out: after the end, how many samples over all processes.
+    """
+
+    def __init__(self, accelerator: Accelerator, loader: DataLoader, size: int) -> None:
+        self.accelerator, self.loader, self.size = accelerator, loader, size
+        self.held, self.left_out = Samples(), 0
+
+    def __iter__(self) -> Iterator[Samples]:
+        self.parts, self.ended = iter(self.loader), False
+        rank, size = self.accelerator.process_index, self.size
+        wanted = size
+        while True:
+            self._pull(wanted)
+            counts, ended = self._of_all()
+            missing = sum(max(0, size - number) for number in counts)
+            surplus = sum(max(0, number - size) for number in counts)
+            if missing > surplus:
+                streams = ended.count(False)
+                if streams == 0:
+                    self.left_out = sum(counts)
+                    return
+                # More than a batch, for those that have nothing more.
+                wanted = size + -(-(missing - surplus) // streams)
+                continue
+            if missing:
+                self._even_out(counts, rank)
+            yield replace(self.held.part(0, size), unreadable=self.held.unreadable)
+            self.held = self.held.part(size)
+            wanted = size
+
+    def _pull(self, number: int) -> None:
+        """Hold `number` samples, or as many as there are."""
+        parts = [self.held]
+        held = len(self.held)
+        while held < number and not self.ended:
+            part = next(self.parts, None)
+            if part is None:
+                self.ended = True
+            else:
+                parts.append(part)
+                held += len(part)
+        self.held = Samples.joined(parts)
+
+    def _of_all(self) -> tuple[list[int], list[bool]]:
+        """How many samples each process holds, and whether its stream has ended."""
+        mine = torch.tensor([[len(self.held), self.ended]], device=self.accelerator.device)
+        everyone = self.accelerator.gather(mine).tolist()
+        return [number for number, _ in everyone], [bool(ended) for _, ended in everyone]
+
+    def _even_out(self, counts: list[int], rank: int) -> None:
+        """Move samples from those that hold more than a batch to those that hold less, both in the order of ranks."""
+        size = self.size
+        missing = [max(0, size - number) for number in counts]
+        given: list[int] = []
+        for number in counts:
+            given.append(min(max(0, number - size), sum(missing) - sum(given)))
+        end = len(self.held) - given[rank]
+        surplus = self.held.part(end)
+        copied = {name: tensor.clone() for name, tensor in surplus.tensors.items()}  # a view would travel as a whole
+        pool = Samples.joined(gather_object([replace(surplus, tensors=copied)]))
+        taken = sum(missing[:rank])
+        kept = replace(self.held.part(0, end), unreadable=self.held.unreadable)
+        self.held = Samples.joined([kept, pool.part(taken, taken + missing[rank])])
