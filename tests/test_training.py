@@ -11,13 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.data_loader import DataLoaderShard
 from accelerate.state import AcceleratorState
 from conftest import random_alexnet
 from safetensors.torch import load_file, save_file
 
 from hvq_inpaint import HVQConfig, HVQInpainter, InvalidInputError
-from hvq_inpaint.data import InpaintingDataset
 from hvq_inpaint.metrics import LPIPS
 from hvq_inpaint.training import trainer
 from hvq_inpaint.training.command_line import parse_options
@@ -296,15 +294,6 @@ def test_a_run_without_an_average_is_not_continued_with_one(trained, tmp_path):
     shutil.rmtree(tmp_path / "autoencoder" / "model")
     with pytest.raises(InvalidInputError, match=r"with --ema-decay 0\.0"):
         trainer.run(parse_options(arguments(trained[0], tmp_path, *more, "--resume", "--ema-decay", "0.9")))
-
-
-def test_every_epoch_has_its_own_samples_on_several_processes_too(trained, tmp_path, monkeypatch):
-    seen = []
-    monkeypatch.setattr(InpaintingDataset, "set_epoch", lambda dataset, epoch: seen.append(epoch))
-    # What accelerate makes of a loader on two processes does not tell the dataset its epoch.
-    monkeypatch.setattr(DataLoaderShard, "set_epoch", lambda loader, epoch: None)
-    trainer.run(parse_options(arguments(trained[0], tmp_path, "--stage", "autoencoder", "--steps", "8")))
-    assert seen == [0, 1, 2, 3]  # two steps of four in each epoch of eight images
 
 
 def test_the_command_reports_an_error_in_one_line(tmp_path):

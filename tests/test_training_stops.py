@@ -281,7 +281,7 @@ def test_a_ruined_run_stops_with_step_batch_and_last_good_checkpoint(photographs
     ]
     with pytest.raises(
         InvalidInputError,
-        match=rf"The loss of step \d+ \(epoch \d, batch \d\) .*{problem}.* Continue with --resume auto",
+        match=rf"The loss of step \d+ \(epoch \d, batch \d: \S+\.png, \S+\.png\) .*{problem}.* Continue with --resume",
     ):
         train(photographs, tmp_path, *more, "--divergence-factor", "3", "--checkpoint-every", "1")
     assert not (tmp_path / "autoencoder" / "model").exists()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
+from multiprocessing.context import BaseContext
 
 import torch
 from accelerate import Accelerator
@@ -175,6 +177,7 @@ class TrainingBatches:
         return DataLoader(
             source,
             num_workers=self.options.workers,
+            multiprocessing_context=_start_method() if self.options.streaming and self.options.workers else None,
             collate_fn=stack,
             pin_memory=self.accelerator.device.type == "cuda",
             worker_init_fn=leave_signals_to_the_run,
@@ -212,6 +215,17 @@ def stack(items: Sequence[NamedSample | list[NamedSample]]) -> Samples:
         [name for name, _ in good],
         {name: str(error) for name, error in named if isinstance(error, UnreadableImageError)},
     )
+
+
+def _start_method() -> BaseContext | None:
+    """How to start workers that read Parquet: forked from a process that has not read any, as Arrow's threads do not
+    survive a fork and the worker would wait for them for ever. None: as the platform does, where it does not fork.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return None
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "datasets"])  # imported once, not for each worker of each epoch
+    return context
 
 
 class _EndlessKeys(Sampler[list[tuple[int, int]]]):
@@ -283,8 +297,8 @@ class SharedStream:
                 if streams == 0:
                     self.left_out = sum(counts)
                     return
-                # More than a batch, for those that have nothing more.
-                wanted = size + -(-(missing - surplus) // streams)
+                # Beyond a batch of its own, for those that have nothing more.
+                wanted = max(size, len(self.held)) + -(-(missing - surplus) // streams)
                 continue
             if missing:
                 self._even_out(counts, rank)

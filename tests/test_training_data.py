@@ -1,0 +1,126 @@
+"""What a run does with data that is streamed, or can't be read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_model, make_pixels
+from PIL import Image
+from safetensors.torch import load_file
+
+from hvq_inpaint import InvalidInputError
+from hvq_inpaint.training import trainer
+from hvq_inpaint.training.checkpoints import Progress, read_progress
+from hvq_inpaint.training.command_line import parse_options
+from hvq_inpaint.training.resume import check_shares
+
+IMAGES = 9
+STEPS = 7
+
+
+@pytest.fixture
+def photographs(tmp_path) -> Path:
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for number in range(IMAGES):
+        Image.fromarray(make_pixels(32, 40, number)).save(folder / f"{number}.png")
+    return folder
+
+
+def train(photographs: Path, output: Path, *more: str) -> dict[str, torch.Tensor]:
+    """Train EncoderB1, four steps of two images an epoch, from where the run stands; returns the weights."""
+    if not (output / "autoencoder").is_dir():
+        make_model().save_pretrained(output / "autoencoder" / "model")
+    common = "--stage encoder --preset tiny --batch-size 2 --crop-size 32 --mask-size 32 --workers 0 --log-every 1"
+    common += f" --steps {STEPS} --checkpoint-every 2 --mixed-precision no --log-with none --resume"
+    trainer.run(parse_options(["--dataset", str(photographs), "--output", str(output), *common.split(), *more]))
+    return load_file(output / "encoder" / "model" / "model.safetensors")
+
+
+def rows_of(output: Path) -> list[dict]:
+    return [json.loads(line) for line in (output / "encoder" / "metrics.jsonl").read_text().splitlines()]
+
+
+def break_off(photographs: Path, output: Path, monkeypatch: pytest.MonkeyPatch, step: int, *more: str) -> None:
+    """Train until something fails after `step`, which is no multiple of two steps."""
+    save = trainer.save_checkpoint
+
+    def fail(accelerator, folder, progress, *rest):
+        if progress.step > step:
+            raise RuntimeError("pulled plug")
+        save(accelerator, folder, progress, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="pulled plug"):
+        patch.setattr(trainer, "save_checkpoint", fail)
+        train(photographs, output, *more)
+
+
+@pytest.mark.parametrize("step", [3, 5])  # of the first epoch and of the second
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_streamed_run_goes_on_to_the_same_weights(photographs, tmp_path, monkeypatch, step, workers):
+    more = ["--streaming", "--workers", workers]
+    whole = train(photographs, tmp_path / "whole", *more)
+    break_off(photographs, tmp_path / "broken", monkeypatch, step, *more)
+    again = train(photographs, tmp_path / "broken", *more)
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    assert [row["loss"] for row in rows_of(tmp_path / "broken")] == [row["loss"] for row in rows_of(tmp_path / "whole")]
+
+
+def test_another_number_of_workers_goes_on_with_the_next_epoch_and_says_so(photographs, tmp_path, monkeypatch, capsys):
+    break_off(photographs, tmp_path, monkeypatch, 3, "--streaming")
+    progress = read_progress(tmp_path / "encoder" / "checkpoints" / "step-00000002")
+    assert (progress.step, progress.epoch, progress.batch, progress.workers) == (2, 0, 2, 0)
+    train(photographs, tmp_path, "--streaming", "--workers", "1")
+    assert (
+        "The stream was read by 1 processes with 0 workers each, and is by 1 with 1 now: what is left of epoch 0 is "
+        "passed over, and the next one begins."
+    ) in capsys.readouterr().out
+    last = read_progress(tmp_path / "encoder" / "checkpoints" / f"step-{STEPS:08d}")
+    assert (last.epoch, last.batch) == (2, 1)  # 2 steps of epoch 0, 4 of epoch 1, 1 of epoch 2
+
+
+def test_shares_matter_to_streams_within_an_epoch_only():
+    streamed = parse_options(
+        ["--stage", "encoder", "--dataset", "x", "--output", "y", "--streaming", "--workers", "3"]
+    )[0]
+    mapped = parse_options(["--stage", "encoder", "--dataset", "x", "--output", "y", "--workers", "3"])[0]
+    progress = Progress(step=9, epoch=2, batch=4, processes=2, workers=3)
+    assert check_shares(mapped, progress, 5) == (progress, None)
+    assert check_shares(streamed, progress, 2) == (progress, None)
+    begun = Progress(step=9, epoch=2, batch=0, processes=2, workers=3)
+    assert check_shares(streamed, begun, 1) == (begun, None)
+    other, remark = check_shares(streamed, progress, 1)
+    assert (other.step, other.epoch, other.batch) == (9, 3, 0)
+    assert "2 processes with 3 workers each, and is by 1 with 3 now" in remark
+
+
+@pytest.mark.parametrize("streaming", ["--streaming", "--no-streaming"])
+def test_images_that_can_t_be_used_are_told_once_and_counted(photographs, tmp_path, capsys, streaming):
+    for number in (2, 3):
+        (photographs / f"{number}.png").write_bytes(b"no image")
+    train(photographs, tmp_path, streaming)
+    printed = capsys.readouterr().out
+    told = (tmp_path / "encoder" / "unreadable.txt").read_text()
+    for number in (2, 3):
+        path = photographs / f"{number}.png"
+        assert printed.count(f"An image is left out: {path} is not an image") == 1
+        assert told.count(f"{path}\t{path} is not an image") == 1
+    counts = [row["data/unreadable"] for row in rows_of(tmp_path) if "data/unreadable" in row]
+    assert counts == sorted(counts) and counts[-1] == 2
+
+
+@pytest.mark.parametrize("streaming", ["--streaming", "--no-streaming"])
+def test_too_many_of_them_end_a_run_and_are_remembered(photographs, tmp_path, streaming):
+    for number in (2, 3):
+        (photographs / f"{number}.png").write_bytes(b"no image")
+    message = (
+        r"2 images can't be used \(.*unreadable\.txt names them\), more than --unreadable-limit 1: .*--resume auto"
+    )
+    for _ in range(2):
+        with pytest.raises(InvalidInputError, match=message):
+            train(photographs, tmp_path, "--unreadable-limit", "1", streaming)
+    assert len((tmp_path / "encoder" / "unreadable.txt").read_text().splitlines()) == 2
+    train(photographs, tmp_path, "--unreadable-limit", "2", streaming)
