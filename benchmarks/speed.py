@@ -9,7 +9,6 @@ every form once, so that a noisy machine is noisy for all of them; all figures a
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
 import time
 from collections import defaultdict
@@ -24,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hvq_inpaint import HVQInpainter
 from hvq_inpaint.commands import find_device
-from hvq_inpaint.execution import fast_dtype, running_in
+from hvq_inpaint.execution import device_name, fast_dtype, running_in
 
 STAGES = ("encoder", "codes", "decoder", "credibility", "blending", "refiner")
 FORMS = [(dtype, order) for dtype in ("float32", "bfloat16") for order in ("channels first", "channels last")]
@@ -93,12 +92,6 @@ def one_pass(
         return [seconds(lambda: next(going), device) for _ in STAGES]
 
 
-def processor_name() -> str:
-    if hasattr(torch.cpu, "get_capabilities"):
-        return torch.cpu.get_capabilities().get("cpu_name", platform.machine())
-    return platform.machine()
-
-
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0].replace("\n", " "))
@@ -113,8 +106,8 @@ def main() -> None:
     model = HVQInpainter.from_pretrained(options.model).to(device)
     compiled = torch.compile(model) if options.compile else None
     fast = str(fast_dtype(device)).removeprefix("torch.")
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
-    print(f"torch {torch.__version__}, {device.type} ({name}), {torch.get_num_threads()} threads; `auto` is {fast}")
+    machine = f"{device.type} ({device_name(device)}), {torch.get_num_threads()} threads"
+    print(f"torch {torch.__version__}, {machine}; `auto` is {fast}")
     print(f"Medians of {options.repeats} rounds after one of warm-up, milliseconds\n")
     print("| pixels | numbers | order | " + " | ".join(STAGES) + " | whole | floor | floor / whole |")
     print("|---:|---|---|" + "---:|" * (len(STAGES) + 3))

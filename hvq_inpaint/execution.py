@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+def device_name(device: torch.device) -> str:
+    """What the device is called by its maker, as far as PyTorch knows."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
+        return torch.cpu.get_capabilities().get("cpu_name", platform.machine())
+    return platform.machine() if device.type == "cpu" else device.type
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:

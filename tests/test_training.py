@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -177,6 +178,17 @@ def test_bfloat16_trains_every_stage(trained, tmp_path, another_precision, stage
     assert len(losses) == 8 and all(math.isfinite(loss) for loss in losses)
     state = load_file(tmp_path / stage / "model" / "model.safetensors")
     assert all(tensor.dtype == torch.float32 for tensor in state.values())
+
+
+def test_a_report_of_all_stages_is_left(trained):
+    text = (trained[1] / "training_report.md").read_text()
+    assert [line for line in text.splitlines() if line.startswith("### Stage")] == [
+        "### Stage 1: the hierarchical VQ-VAE on intact images",
+        "### Stage 2: EncoderB1 with vector credibility",
+        "### Stage 3: the multi-dilation refiner",
+    ]
+    linked = re.findall(r"!\[.*?\]\((.*?)\)", text)
+    assert len(linked) == 6 and all((trained[1] / path).is_file() for path in linked)
 
 
 def test_streaming_trains_too(trained, tmp_path):

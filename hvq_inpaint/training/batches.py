@@ -96,7 +96,12 @@ class TrainingBatches:
 
     Args:
         cache: the refiner's inputs, if they were made before; None: samples are made of the dataset.
+
+    Attributes:
+        per_epoch: batches of an epoch; None as long as it is not known, in the first epoch of a stream.
     """
+
+    per_epoch: int | None = None
 
     def __init__(self, accelerator: Accelerator, options: TrainingOptions, cache: CachedInputs | None = None) -> None:
         self.accelerator, self.options = accelerator, options
@@ -142,7 +147,7 @@ class TrainingBatches:
         )
         keys = _EndlessKeys(sampler, self.options.batch_size, progress.epoch, progress.batch)
         loader = self._loader(_ByKey(source), batch_sampler=keys)
-        per_epoch = len(source) // self.global_batch
+        self.per_epoch = per_epoch = len(source) // self.global_batch
         left_out = len(source) - per_epoch * self.global_batch
         epoch, number = divmod(progress.epoch * per_epoch + progress.batch, per_epoch)
         for samples in loader:
@@ -171,6 +176,7 @@ class TrainingBatches:
                     f"The dataset {self.options.dataset} holds {shared.left_out} images that can be used, fewer than "
                     f"one step's {self.global_batch}: lower --batch-size."
                 )
+            self.per_epoch = number
             left_out, unreadable, done = shared.left_out, shared.held.unreadable, 0
 
     def _loader(self, source: Dataset, **how: object) -> DataLoader:

@@ -111,17 +111,24 @@ class TrainingLog:
             file.write(json.dumps({"step": step, **row}) + "\n")
 
 
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """The rows of metrics.jsonl, but for one that a kill cut off; none if there is no such file."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and "step" in row:
+            rows.append(row)
+    return rows
+
+
 def _drop_beyond(path: Path, step: int) -> None:
     """Keep the rows up to `step`; a row that a kill cut off is dropped as well."""
     if not path.is_file():
         return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except ValueError:
-            continue
+    kept = [json.dumps(row) + "\n" for row in read_rows(path) if row["step"] <= step]
     partial = path.with_suffix(".partial")
     partial.write_text("".join(kept), encoding="utf-8")
     partial.replace(path)

@@ -8,6 +8,7 @@ import math
 import shutil
 import signal
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from ..data import (
     validation_samples,
 )
 from ..errors import InvalidInputError
+from ..execution import device_name
 from ..features import VGG19Features, load_vgg19
 from ..inpainter import TRAINING_STAGES, HVQInpainter
 from ..losses import LOSS_PRESETS
@@ -50,6 +52,7 @@ from .command_line import to_file
 from .log import TrainingLog
 from .micro_batches import MicroBatches
 from .options import TrainingOptions
+from .report import save_summary, summarise, summary_text, write_report
 from .resume import CONFIG_FILE, check_batch, check_options, check_shares
 from .stages import AutoencoderStage, EncoderStage, RefinerStage, TrainingStage
 from .stopping import DivergenceWatch, StopRequest, TrainingStopped
@@ -204,8 +207,9 @@ def train_stage(
     def save(reached: Progress) -> None:
         save_checkpoint(accelerator, checkpoints, reached, options.keep_checkpoints, average)
 
-    coming, first_step = batches.start(progress), progress.step
-    with StopRequest() as request:
+    first_step = progress.step
+    # Closed, whatever happens: the workers that make batches end with it.
+    with StopRequest() as request, closing(batches.start(progress)) as coming:
         while progress.step < options.steps:
             waiting_since = time.perf_counter()
             batch = next(coming)
@@ -296,6 +300,11 @@ def train_stage(
                 "Make room and continue with --resume auto."
             ) from None
         partial.rename(folder / "model")
+        summary = summarise(
+            folder, options, progress, batches.per_epoch, device_name(accelerator.device), torch.__version__
+        )
+        save_summary(summary, folder)
+        print(f"{summary_text(summary)}\nReport: {write_report(Path(options.output))}")
     accelerator.wait_for_everyone()
     accelerator.print(f"Stage {options.stage} is done: {folder / 'model'}.")
     return model

@@ -15,6 +15,8 @@ from ..inpainter import HVQInpainter, evaluating
 from ..metrics import psnr, round_to_uint8
 from ..quantizer import usage_of_counts
 
+GRID_COLUMNS = ("damaged", "coarse", "refined", "composite", "oracle", "truth", "credibility")
+
 
 @torch.inference_mode()
 def validate(model: HVQInpainter, samples: list[Sample], device: torch.device, batch_size: int = 8) -> dict[str, float]:
@@ -56,7 +58,7 @@ def validate(model: HVQInpainter, samples: list[Sample], device: torch.device, b
 
 @torch.inference_mode()
 def sample_grid(model: HVQInpainter, samples: list[Sample], device: torch.device) -> Image.Image:
-    """A row for each sample: damaged, coarse, refined, composite, oracle, truth, credibility."""
+    """A row for each sample, with the pictures of `GRID_COLUMNS`."""
     image = torch.stack([sample["image"] for sample in samples]).to(device)
     known = torch.stack([sample["known"] for sample in samples]).to(device)
     with evaluating(model):
