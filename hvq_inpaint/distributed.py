@@ -1,4 +1,4 @@
-"""Sums and gathers over all processes; each is the identity when there is only one.
+"""Sums, maxima and gathers over all processes; each is the identity when there is only one.
 
 The codebook and the credibility threshold belong to the *global* batch, so the networks themselves need these.
 """
@@ -33,6 +33,13 @@ def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
     """The sum of `tensor` over all processes, in place."""
     if _is_distributed():
         dist.all_reduce(tensor, op=dist.ReduceOp.SUM)
+    return tensor
+
+
+def all_reduce_max(tensor: torch.Tensor) -> torch.Tensor:
+    """The maximum of `tensor` over all processes, in place."""
+    if _is_distributed():
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
     return tensor
 
 

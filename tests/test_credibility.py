@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hvq_inpaint import InvalidInputError
-from hvq_inpaint.credibility import CredibilityMap, credibility_weights
+from hvq_inpaint.credibility import CredibilityMap, credibility_weights, max_distance
 
 
 def brute_force(clean, damaged, codebook, quantile):
@@ -48,6 +48,12 @@ def test_codes_that_the_clean_batch_does_not_use_lend_no_credibility():
 def test_a_quantile_outside_its_range_is_refused():
     with pytest.raises(InvalidInputError, match="quantile"):
         credibility_weights(torch.zeros(1, 2, 1, 1), torch.zeros(1, 2, 1, 1), torch.zeros(3, 2), 1.5)
+
+
+@pytest.mark.parametrize("quantile", [1.0, 0.5])
+def test_a_global_batch_of_hundreds_of_processes_is_not_too_large(quantile):
+    distances = torch.arange(2**24 + 3, dtype=torch.float32)  # more than torch.quantile takes
+    assert max_distance(distances, quantile) == pytest.approx(quantile * (2**24 + 2), rel=1e-6)
 
 
 def test_the_map_is_the_share_of_larger_clean_distances():

@@ -34,6 +34,7 @@ def compute(quantizer: EMAQuantizer, clean: torch.Tensor, damaged: torch.Tensor)
         quantizer(clean)
     results.update({name: tensor.clone() for name, tensor in quantizer.state_dict().items()})
     results["weights"], results["max_dist"] = credibility_weights(clean, damaged, quantizer.codebook, quantile=0.95)
+    _, results["paper_max_dist"] = credibility_weights(clean, damaged, quantizer.codebook)
     quantizer.load_state_dict(make_quantizer().state_dict())
     with quantizer.one_batch():
         for part in clean.split(1):
@@ -70,7 +71,9 @@ def results(tmp_path_factory):
     return compute(make_quantizer(), *make_latents()), together
 
 
-@pytest.mark.parametrize("name", ["codebook", "counts", "sums", "max_dist", "quantiles", "of_parts", "batch_counts"])
+@pytest.mark.parametrize(
+    "name", ["codebook", "counts", "sums", "max_dist", "paper_max_dist", "quantiles", "of_parts", "batch_counts"]
+)
 def test_two_processes_equal_one(results, name):
     alone, (first, second) = results
     assert torch.equal(first[name], second[name])
