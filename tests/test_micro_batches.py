@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 import torch
 from accelerate import Accelerator
@@ -104,6 +107,28 @@ def test_one_image_that_does_not_fit_is_a_sentence(batch, monkeypatch):
     run_out_of_memory_above(0, monkeypatch, RefinerStage)
     with pytest.raises(InvalidInputError, match=r"exhausted with 1 images at a time: .* a smaller --crop-size"):
         run(make_stage("refiner"), batch, 0)
+
+
+def test_with_several_processes_the_first_step_s_other_memory_is_tried_too(batch, monkeypatch):
+    stage, made = make_stage("encoder"), []
+    empty_like = torch.empty_like
+
+    def noted(tensor, **how):
+        if any(tensor is part for part in stage.parameters()):
+            made.append(tensor.numel())
+            if len(made) == 1:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return empty_like(tensor, **how)
+
+    monkeypatch.setattr(torch, "empty_like", noted)
+    two = SimpleNamespace(
+        num_processes=2, device=torch.device("cpu"), autocast=nullcontext, gather=lambda found: found, print=print
+    )
+    micro_batches = MicroBatches(two, stage, stage, 0)
+    micro_batches.fit(batch)
+    assert micro_batches.size == 3  # of 6
+    trained = [part.numel() for part in stage.parameters() if part.requires_grad]
+    assert sum(made) - made[0] == 3 * sum(trained)
 
 
 def test_other_errors_pass(batch, monkeypatch):

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,24 @@ def test_bfloat16_trains_every_stage(trained, tmp_path, another_precision, stage
     assert len(losses) == 8 and all(math.isfinite(loss) for loss in losses)
     state = load_file(tmp_path / stage / "model" / "model.safetensors")
     assert all(tensor.dtype == torch.float32 for tensor in state.values())
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "encoder", "refiner"])
+def test_compiled_networks_learn_the_same(trained, tmp_path, monkeypatch, stage):
+    # Traced and differentiated as ever, but not made into machine code, which takes a minute for each stage.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    weights = []
+    for more in ([], ["--compile"]):
+        output = tmp_path / f"{len(more)}"
+        if stage != "autoencoder":
+            before = {"encoder": "autoencoder", "refiner": "encoder"}[stage]
+            shutil.copytree(trained[1] / before / "model", output / before / "model")
+        trainer.run(parse_options(arguments(trained[0], output, "--stage", stage, "--steps", "8", *more)))
+        weights.append(load_file(output / stage / "model" / "model.safetensors"))
+    plain, compiled = weights
+    assert plain.keys() == compiled.keys()
+    for name in plain:
+        assert torch.allclose(plain[name], compiled[name], atol=2e-3), name
 
 
 def test_a_report_of_all_stages_is_left(trained):

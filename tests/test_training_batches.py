@@ -189,11 +189,12 @@ def test_a_stream_goes_on_without_what_can_t_be_decoded(damaged, workers):
     assert found[2].left_out == 2
 
 
-def test_a_folder_of_nothing_but_broken_images_ends_a_run_with_a_sentence(tmp_path):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_folder_of_nothing_but_broken_images_ends_a_run_with_a_sentence(tmp_path, workers):
     for number in range(4):
         (tmp_path / f"{number}.png").write_bytes(b"")
-    with pytest.raises(InvalidInputError, match=r"4 images in a row can't be used; the first: .*is not an image"):
-        first_batches(options_of(tmp_path), 1)
+    with pytest.raises(InvalidInputError, match=r"^Hardly any of the images of .* can be used: .*is not an image.*\.$"):
+        first_batches(options_of(tmp_path, workers=workers), 1)
 
 
 class Ranks:

@@ -29,7 +29,7 @@ from .checkpoints import Progress
 from .options import TrainingOptions
 from .stopping import leave_signals_to_the_run
 
-# So many images in a row of a mapped dataset that can't be decoded end a run: then it is not the images' fault.
+# So many images in a row of a whole dataset that can't be decoded end a run: then it is not the images' fault.
 _MAX_NEIGHBOURS = 100
 
 
@@ -151,6 +151,9 @@ class TrainingBatches:
         left_out = len(source) - per_epoch * self.global_batch
         epoch, number = divmod(progress.epoch * per_epoch + progress.batch, per_epoch)
         for samples in loader:
+            if len(samples) < self.options.batch_size:
+                reason = next(iter(samples.unreadable.values()))
+                raise InvalidInputError(f"Hardly any of the images of {self.options.dataset} can be used: {reason}")
             number += 1
             yield Batch(samples, epoch, number, left_out if number == 1 and epoch > 0 else 0)
             if number == per_epoch:
@@ -257,7 +260,7 @@ class _ByKey(Dataset):
         self.source = source
 
     def __getitem__(self, key: tuple[int, int]) -> list[NamedSample]:
-        """The sample; for an image that can't be decoded the reason, and the next one in its place."""
+        """The sample; for an image that can't be decoded the reason, and the next one in its place, if there is any."""
         epoch, index = key
         self.source.set_epoch(epoch)
         if isinstance(self.source, CachedInputs):
@@ -266,8 +269,8 @@ class _ByKey(Dataset):
         for further in range(min(len(self.source), _MAX_NEIGHBOURS)):
             found.append(self.source.named(index, (index + further) % len(self.source)))
             if not isinstance(found[-1][1], UnreadableImageError):
-                return found
-        raise InvalidInputError(f"{len(found)} images in a row can't be used; the first: {found[0][1]}")
+                break
+        return found
 
 
 class SharedStream:

@@ -47,8 +47,12 @@ class MicroBatches:
 
         @find_executable_batch_size(starting_batch_size=size, reduce_batch_size_fn=smaller)
         def attempt(number: int) -> int:
+            # What the first step needs besides: Adam's two moments, and the copy of the gradients that is summed.
+            trained = [part for part in self.stage.parameters() if part.requires_grad]
+            reserved = [torch.empty_like(part) for part in trained for _ in range(3)]
             loss, _ = self.stage(**{name: tensor[:number] for name, tensor in batch.items()})
             loss.backward()
+            del reserved
             return number
 
         self.stage.eval()  # which takes as much memory and changes no codebook
