@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from conftest import random_alexnet
 from safetensors.torch import load_file, save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hvq_inpaint import HVQConfig, HVQInpainter, InvalidInputError
 from hvq_inpaint.metrics import LPIPS
@@ -197,6 +199,24 @@ def test_compiled_networks_learn_the_same(trained, tmp_path, monkeypatch, stage)
     assert plain.keys() == compiled.keys()
     for name in plain:
         assert torch.allclose(plain[name], compiled[name], atol=2e-3), name
+
+
+def test_tensorboard_has_values_and_pictures(trained):
+    folder = trained[1] / "autoencoder" / "logs" / "hvq-inpaint"
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0}).Reload()
+    tags = events.Tags()
+    assert {"loss", "gradient_norm", "codebook/global_usage", "validation/coarse_psnr"} <= set(tags["scalars"])
+    assert [event.step for event in events.Scalars("loss")] == list(range(1, 31))
+    assert [event.step for event in events.Images(tags["images"][0])] == [15, 30]
+
+
+def test_other_trackers_get_a_name_without_a_slash_and_the_options(trained, tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(Accelerator, "init_trackers", lambda _, project, **more: given.append((project, more)))
+    trainer.run(parse_options(arguments(trained[0], tmp_path, "--stage", "autoencoder", "--steps", "8")))
+    [(project, more)] = given
+    assert project == "hvq-inpaint"  # Weights & Biases refuses a slash
+    assert more["config"]["batch_size"] == "4" and more["init_kwargs"]["wandb"]["name"].endswith("-autoencoder")
 
 
 def test_a_report_of_all_stages_is_left(trained):

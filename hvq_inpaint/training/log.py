@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from .options import TrainingOptions
 from .stages import Logs
 
 METRICS_FILE = "metrics.jsonl"
+PROJECT = "hvq-inpaint"  # for trackers
 
 
 class TrainingLog:
@@ -32,8 +34,15 @@ class TrainingLog:
             folder.mkdir(parents=True, exist_ok=True)
             _drop_beyond(folder / METRICS_FILE, first_step)
         if accelerator.log_with:
-            purge = {"tensorboard": {"purge_step": first_step + 1}} if first_step else {}
-            accelerator.init_trackers(f"{options.stage}/logs", init_kwargs=purge)
+            # No slash: some trackers take the project's name for a name only, TensorBoard for that of a folder.
+            accelerator.init_trackers(
+                PROJECT,
+                config={name: str(value) for name, value in dataclasses.asdict(options).items()},
+                init_kwargs={
+                    "tensorboard": {"purge_step": first_step + 1} if first_step else {},
+                    "wandb": {"name": f"{folder.parent.resolve().name}-{options.stage}", "dir": str(folder)},
+                },
+            )
         self.bar = tqdm(
             total=options.steps,
             initial=first_step,

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import LoggerType, gather_object, set_seed
+from accelerate.utils import LoggerType, ProjectConfiguration, gather_object, set_seed
 from safetensors import SafetensorError
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -106,7 +106,9 @@ def make_accelerator(options: TrainingOptions) -> Accelerator:
     accelerator = Accelerator(
         mixed_precision=options.mixed_precision,
         log_with=[tracker for tracker in wanted if tracker not in missing] or None,
-        project_dir=options.output,
+        project_config=ProjectConfiguration(
+            options.output, logging_dir=str(Path(options.output) / options.stage / "logs")
+        ),
         # The codebooks are all-reduced by the quantizers themselves.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
