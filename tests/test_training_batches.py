@@ -87,6 +87,12 @@ def test_every_epoch_has_another_order_and_leaves_out_no_more_than_a_batch(photo
     assert [batch.left_out for batch in found] == [0] * 5 + [1] + [0] * 4 + [1] + [0] * 4
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_another_seed_has_another_order(photographs, streaming):
+    orders = [names_of(first_batches(options_of(photographs, streaming=streaming, seed=seed), 5)) for seed in (1, 1, 2)]
+    assert orders[0] == orders[1] != orders[2]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_samples_are_those_of_their_epoch_and_index(photographs, workers):
     options = options_of(photographs, workers=workers)
