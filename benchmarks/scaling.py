@@ -39,7 +39,7 @@ ROOT = Path(__file__).parent.parent
 STAGES = {"autoencoder": AutoencoderStage, "encoder": EncoderStage, "refiner": RefinerStage}
 WARM_UP = 3  # steps that are not timed
 BACKWARD = 2 / 3  # of a step's operations
-# Collectives of a step beside that of the gradients, each of at most 150 kB: the loss and the request to stop; in stage
+# Collectives of a step beside that of the gradients, each of at most 262 kB: the loss and the request to stop; in stage
 # 1 the counts and sums of two codebooks; in stage 2 the threshold and the codes that are used; of a streamed set how
 # many samples each process holds.
 SMALL_COLLECTIVES = {"autoencoder": 1 + 4 + 1, "encoder": 1 + 2 + 1, "refiner": 1 + 1}
@@ -207,7 +207,7 @@ def predict(options: argparse.Namespace) -> None:
             bandwidth = (options.node_bandwidth if processes <= 8 else options.network_bandwidth) * 1e9
             latency = (options.node_latency if processes <= 8 else options.network_latency) * 1e-6
             reduction = all_reduce_seconds(gradients, bandwidth, latency, processes)
-            small = SMALL_COLLECTIVES[stage] * all_reduce_seconds(150_000, bandwidth, latency, processes)
+            small = SMALL_COLLECTIVES[stage] * all_reduce_seconds(262_000, bandwidth, latency, processes)
             networks = step_seconds(alone, reduction, small, options.overlap, options.jitter, processes)
             speed = processes * options.gpu_batch / max(networks, data)
             print(

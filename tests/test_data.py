@@ -69,6 +69,14 @@ def test_a_hub_id_without_a_network_is_one_sentence():
         load_images("nobody/nothing")
 
 
+def test_hidden_shards_are_none(tmp_path, image_folder):
+    rows = [{"image": {"bytes": path.read_bytes(), "path": None}} for path in sorted(image_folder.rglob("*.png"))]
+    (tmp_path / "set" / ".cut-off").mkdir(parents=True)
+    for name in ("a.parquet", ".cut-off/b.parquet"):
+        datasets.Dataset.from_list(rows).to_parquet(tmp_path / "set" / name)
+    assert len(load_images(str(tmp_path / "set"))) == len(rows)
+
+
 def test_hidden_files_are_no_photographs(tmp_path):
     for name in ("a.png", ".b.png", "._a.png", ".thumbnails/c.png", "sub/d.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -133,6 +141,7 @@ def test_what_is_no_photograph_is_unreadable():
 
     for value, reason in [
         (None, "x holds no image"),
+        ({"bytes": None, "path": None}, "x holds no image"),
         ({"bytes": b"", "path": None}, "X is not an image"),
         ({"bytes": None, "path": "/none.png"}, "There is no file"),
         (encoded(Image.new("L", (1, 60))), "X has 1 x 60 pixels, more than 50 times"),

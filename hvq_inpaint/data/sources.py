@@ -26,16 +26,21 @@ def list_images(folder: Path) -> list[Path]:
     """The image files in a folder and its sub-folders, sorted, but for hidden ones."""
     if not folder.is_dir():
         raise InvalidInputError(f"There is no folder {folder}.")
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
+    files = _list_files(folder, IMAGE_SUFFIXES)
     if not files:
         raise InvalidInputError(f"{folder} and its sub-folders hold no images ({', '.join(IMAGE_SUFFIXES)}).")
-    return files
+    return [Path(file) for file in files]
+
+
+def _list_files(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
+    """The files with such suffixes in a folder and its sub-folders, sorted, but for hidden ones."""
+    return [
+        str(path)
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in suffixes
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    ]
 
 
 def load_images(source: str, split: str = "train", streaming: bool = False) -> Any:
@@ -52,7 +57,7 @@ def load_images(source: str, split: str = "train", streaming: bool = False) -> A
     import datasets  # imported here: who only fills holes need not have it
 
     path = Path(source)
-    shards = sorted(map(str, path.rglob("*.parquet"))) if path.is_dir() else [source] * (path.suffix == ".parquet")
+    shards = _list_files(path, (".parquet",)) if path.is_dir() else [source] * (path.suffix == ".parquet")
     if path.exists() and not path.is_dir() and not shards:
         raise InvalidInputError(f"{source} is neither a folder nor a Parquet file.")
     if not path.exists() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
@@ -78,6 +83,9 @@ def load_images(source: str, split: str = "train", streaming: bool = False) -> A
     columns = dataset.column_names
     if columns is not None and "image" not in columns:
         raise InvalidInputError(f"The dataset {source} has no column 'image', only {', '.join(columns)}.")
+    kind = (dataset.features or {}).get("image")
+    if isinstance(kind, datasets.Value) and kind.dtype not in ("binary", "large_binary", "string"):
+        raise InvalidInputError(f"The column 'image' of the dataset {source} holds {kind.dtype}, not images.")
     if not streaming and len(dataset) == 0:
         raise InvalidInputError(f"The dataset {source} holds no images.")
     # Bytes in a plain Parquet file are decoded as well.
@@ -99,7 +107,7 @@ def undecoded(images: Any) -> Any:
 
 def image_name(value: dict[str, Any] | None, default: str | None = None) -> str:
     """What to call an image of `undecoded`: its path, or else `default`, or else a digest of its bytes."""
-    if value is None:
+    if value is None or (value["path"] is None and value["bytes"] is None):
         return default or "an empty row"
     return value["path"] or default or f"sha256:{hashlib.sha256(value['bytes'] or b'').hexdigest()[:16]}"
 
@@ -110,7 +118,7 @@ def decode_image(value: dict[str, Any] | None, name: str) -> Image.Image:
     Raises:
         UnreadableImageError: there is none, or it can't be decoded, or is too long and narrow for a crop.
     """
-    if value is None:
+    if value is None or (value["path"] is None and value["bytes"] is None):
         raise UnreadableImageError(f"{name} holds no image.")
     file: Path | BytesIO = BytesIO(value["bytes"]) if value["bytes"] is not None else Path(value["path"])
     if isinstance(file, BytesIO):

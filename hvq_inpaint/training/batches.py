@@ -108,6 +108,7 @@ class TrainingBatches:
         self.global_batch = options.batch_size * accelerator.num_processes
         if cache is not None:
             self.source = cache
+            self._check_number(len(cache))
             return
         images = load_images(options.dataset, options.split, options.streaming)
         samples = sample_options(options)
@@ -116,11 +117,19 @@ class TrainingBatches:
             self._tell_shares(images.num_shards)
         else:
             self.source = InpaintingDataset(images, samples)
-            if len(images) < self.global_batch:
-                raise InvalidInputError(
-                    f"The dataset {options.dataset} holds {len(images)} images, fewer than one step's "
-                    f"{self.global_batch}: lower --batch-size."
-                )
+            self._check_number(len(images))
+
+    @property
+    def images(self) -> int | None:
+        """How many images there are; None of a stream, of which that is not known."""
+        return None if isinstance(self.source, InpaintingStream) else len(self.source)
+
+    def _check_number(self, images: int) -> None:
+        if images < self.global_batch:
+            raise InvalidInputError(
+                f"The dataset {self.options.dataset} holds {images} images, fewer than one step's {self.global_batch}: "
+                "lower --batch-size."
+            )
 
     def start(self, progress: Progress) -> Iterator[Batch]:
         """Batches without end, from where `progress` stands."""
@@ -145,11 +154,13 @@ class TrainingBatches:
             seed=self.options.seed,
             drop_last=True,
         )
-        keys = _EndlessKeys(sampler, self.options.batch_size, progress.epoch, progress.batch)
-        loader = self._loader(_ByKey(source), batch_sampler=keys)
         self.per_epoch = per_epoch = len(source) // self.global_batch
         left_out = len(source) - per_epoch * self.global_batch
+        # Also at the end of an epoch, or of a set that had more images before.
         epoch, number = divmod(progress.epoch * per_epoch + progress.batch, per_epoch)
+        loader = self._loader(
+            _ByKey(source), batch_sampler=_EndlessKeys(sampler, self.options.batch_size, epoch, number)
+        )
         for samples in loader:
             if len(samples) < self.options.batch_size:
                 reason = next(iter(samples.unreadable.values()))
@@ -233,7 +244,8 @@ def _start_method() -> BaseContext | None:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return None
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "datasets"])  # imported once, not for each worker of each epoch
+    # Imported once, not for each worker of each epoch.
+    context.set_forkserver_preload([f"{__package__}.fork_server", __name__, "datasets"])
     return context
 
 

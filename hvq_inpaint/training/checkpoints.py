@@ -39,6 +39,7 @@ class Progress:
     processes: int = 1
     workers: int = 1  # that load data, for each process
     global_batch: int = 0  # images a step, over all processes
+    images: int | None = None  # of the set, unless it is streamed
 
 
 def checkpoint_folders(folder: Path) -> list[Path]:
@@ -73,6 +74,8 @@ def save_checkpoint(
             weights = {name: tensor.contiguous() for name, tensor in average.state_dict().items()}
             save_file(weights, partial / _AVERAGE)
     except (OSError, SafetensorError, RuntimeError) as error:  # as Python, safetensors and torch.save tell a full disk
+        if is_of_a_worker(error):
+            raise
         failure = str(error).splitlines()[0]
     failed = torch.tensor(float(failure is not None), device=accelerator.device)
     if all_reduce_sum(failed):  # on all processes or on none: no one waits for one that gave up
@@ -90,7 +93,7 @@ def save_checkpoint(
         except OSError:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        shutil.rmtree(final, ignore_errors=True)  # one that was found damaged
+        shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
         best = f"step-{progress.best_step:08d}" if progress.best_step is not None else ""
         for old in checkpoint_folders(folder)[:-keep]:
@@ -151,16 +154,17 @@ def _find(folder: Path, wanted: str) -> Path | None:
 
 
 def abandon_later(folder: Path, checkpoint: Path) -> None:
-    """Set aside the intact checkpoints in `folder` that are later than the one a run goes on from.
+    """Set aside the checkpoints in `folder` that are later than the one a run goes on from.
 
-    It makes a branch of its own: were they still there, the next --resume auto would go on with them. Damaged ones are
-    left where they are, to be written again.
+    It makes a branch of its own: were they still there, the next --resume auto would go on with them, and damaged ones
+    would count among the newest that are kept.
     """
     for later in checkpoint_folders(folder):
-        if later.name > checkpoint.name and damage(later) is None:
-            shutil.rmtree(folder / f"abandoned-{later.name}", ignore_errors=True)
-            later.rename(folder / f"abandoned-{later.name}")
-            print(f"The later checkpoint {later.name} is kept as abandoned-{later.name}.")
+        if later.name > checkpoint.name:
+            aside = folder / f"{'damaged' if damage(later) else 'abandoned'}-{later.name}"
+            shutil.rmtree(aside, ignore_errors=True)
+            later.rename(aside)
+            print(f"The later checkpoint {later.name} is kept as {aside.name}.")
 
 
 def damage(checkpoint: Path) -> str | None:
@@ -197,6 +201,11 @@ def last_good(folder: Path) -> str:
     """A sentence that names the newest checkpoint in `folder`."""
     folders = checkpoint_folders(folder)
     return f"The last good checkpoint is {folders[-1]}." if folders else "There is no checkpoint yet."
+
+
+def is_of_a_worker(error: BaseException) -> bool:
+    """Whether PyTorch says by it that a process that loads data was killed, which it may say at any moment."""
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker")
 
 
 def _digest(path: Path) -> str:

@@ -49,7 +49,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def _suggestion(word: str, words: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, words, n=1)
+    near = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
     return f": did you mean {near[0]}?" if near else "."
 
 
@@ -401,7 +401,7 @@ def _arguments_of_file(path: Path, parser: argparse.ArgumentParser) -> list[str]
     """What would be written on the command line for what the file says."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise InvalidInputError(f"There is no file {path}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"{path} is neither YAML nor JSON: {' '.join(str(error).split())}.") from None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +41,7 @@ class TrainingLog:
                 PROJECT,
                 config={name: str(value) for name, value in dataclasses.asdict(options).items()},
                 init_kwargs={
-                    "tensorboard": {"purge_step": first_step + 1} if first_step else {},
+                    "tensorboard": {"purge_step": first_step + 1},  # of a run that was killed
                     "wandb": {"name": f"{folder.parent.resolve().name}-{options.stage}", "dir": str(folder)},
                 },
             )
@@ -87,7 +89,6 @@ class TrainingLog:
     def validation(self, step: int, values: dict[str, float], grid: Image.Image | None) -> None:
         """Log a validation and, on the main process, its pictures."""
         self._write(step, values)
-        self.since_step = None  # the time of a validation is no training time
         if grid is None:
             return
         folder = self.folder / "samples"
@@ -99,6 +100,13 @@ class TrainingLog:
                 if hasattr(tracker, "log_images"):
                     tracker.log_images({"samples": np.asarray(grid)[None]}, step=step, **layout)
         self.bar.write("  ".join(f"{name.removeprefix('validation/')} {value:.2f}" for name, value in values.items()))
+
+    @contextmanager
+    def clock_stopped(self) -> Iterator[None]:
+        """What is done within it is no training, and does not count in images a second."""
+        start = time.perf_counter()
+        yield
+        self.since += time.perf_counter() - start
 
     def close(self) -> None:
         """End the bar and the trackers."""

@@ -56,8 +56,16 @@ class MicroBatches:
             return number
 
         self.stage.eval()  # which takes as much memory and changes no codebook
-        with apart(), self.accelerator.autocast():
-            found = attempt()
+        try:
+            with apart(), self.accelerator.autocast():
+                found = attempt()
+        except RuntimeError as error:
+            if "reached zero" not in str(error):
+                raise
+            raise InvalidInputError(
+                "The memory is exhausted with 1 image at a time: continue with --resume auto and a smaller --crop-size "
+                "or --preset."
+            ) from None
         self.stage.zero_grad(set_to_none=True)
         self.stage.train()
         smallest = self.accelerator.gather(torch.tensor([found], device=self.accelerator.device)).min()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ..config import SIZE_MULTIPLE
@@ -112,6 +113,15 @@ class TrainingOptions:
             raise InvalidInputError(f"--ema-decay must lie in [0, 1), not {self.ema_decay}.")
         if not self.learning_rate > 0:
             raise InvalidInputError(f"--learning-rate must be positive, not {self.learning_rate}.")
+        for name in ("learning_rate", "final_learning_rate", "max_gradient_norm", "divergence_factor"):
+            if not math.isfinite(getattr(self, name)):
+                raise InvalidInputError(f"--{flag(name)} must be finite, not {getattr(self, name)}.")
+        if not 0 <= self.final_learning_rate <= 1:
+            raise InvalidInputError(f"--final-learning-rate must lie in [0, 1], not {self.final_learning_rate}.")
+        if self.mask_size < SIZE_MULTIPLE:
+            raise InvalidInputError(f"--mask-size must be at least {SIZE_MULTIPLE}, not {self.mask_size}.")
+        if not 0 <= self.seed < 2**32:
+            raise InvalidInputError(f"--seed must lie between 0 and {2**32 - 1}, not {self.seed}.")
         if self.micro_batch_size < 0:
             raise InvalidInputError(f"--micro-batch-size must not be negative, not {self.micro_batch_size}.")
         if self.divergence_factor and not self.divergence_factor > 1:

@@ -49,7 +49,7 @@ class StageSummary:
     """One stage of a run.
 
     Attributes:
-        seconds: spent in steps, their waiting for data included; validation and checkpoints are not.
+        seconds: spent in steps, their waiting for data included; validations and checkpoints are not.
         data_share: of `seconds`, waiting for data.
         values: the first and the last of each logged value, and of validations the best, with its step.
         events: sums of what happened now and then, such as restarts of codes.
@@ -241,7 +241,7 @@ def _section(summary: StageSummary, output: Path, curves: Path | None) -> list[s
         "",
     ]
     if summary.options:
-        told = ", ".join(f"`--{flag(name)} {_shown(value)}`" for name, value in summary.options.items())
+        told = ", ".join(f"`{_as_given(name, value)}`" for name, value in summary.options.items())
         lines += [f"Options other than the defaults: {told}.", ""]
     validated = {name: value for name, value in summary.values.items() if name.startswith("validation/")}
     if validated:
@@ -277,5 +277,8 @@ def _section(summary: StageSummary, output: Path, curves: Path | None) -> list[s
     return lines
 
 
-def _shown(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+def _as_given(name: str, value: Any) -> str:
+    """An option as it is written on the command line."""
+    if isinstance(value, bool):
+        return f"--{flag(name)}" if value else f"--no-{flag(name)}"
+    return f"--{flag(name)} {' '.join(map(str, value)) if isinstance(value, list) else value}"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from ..errors import InvalidInputError
 from .checkpoints import Progress
@@ -48,6 +51,32 @@ _TOLD = (
 )
 
 
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """While it is entered no other run may be in `folder`; the lock of one that was killed is gone with it.
+
+    Raises:
+        InvalidInputError: there is one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InvalidInputError(f"Another run is writing to {folder}: wait for it, or stop it first.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def save_options(folder: Path, options: TrainingOptions) -> None:
+    """Write the options of the run in `folder`, whole or not at all."""
+    partial = folder / f"{CONFIG_FILE}.partial"
+    partial.write_text(to_file(options), encoding="utf-8")
+    partial.replace(folder / CONFIG_FILE)
+
+
 def check_options(folder: Path, options: TrainingOptions) -> list[str]:
     """Compare the options of the run in `folder` with those it is to be continued with.
 
@@ -60,7 +89,13 @@ def check_options(folder: Path, options: TrainingOptions) -> list[str]:
     path = folder / CONFIG_FILE
     if not path.is_file():
         return []
-    before, now = yaml.safe_load(path.read_text(encoding="utf-8")), yaml.safe_load(to_file(options))
+    try:
+        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        before = None
+    if not isinstance(before, dict):
+        raise InvalidInputError(f"{path} is torn: delete it, and be sure to give the options that the run had.")
+    now = yaml.safe_load(to_file(options))
     for name in _FIXED:
         if before.get(name) != now.get(name):
             raise InvalidInputError(_another_run(folder, name, before.get(name), now.get(name)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import threading
 from types import FrameType
@@ -26,11 +27,23 @@ class TrainingStopped(Exception):
 class StopRequest:
     """While it is entered, SIGTERM and SIGINT are remembered in `signal_number` and no longer end the process; the
     second SIGINT interrupts as ever.
+
+    The end of the `accelerate launch` that started this process counts as SIGTERM: with one process it does not pass
+    the signal on.
     """
 
     def __init__(self) -> None:
-        self.signal_number = 0
+        self._received = 0
         self._before: dict[int, Any] = {}
+        # Others outlive the shell that started them, under nohup, and shall.
+        self._launcher = os.getppid() if "ACCELERATE_MIXED_PRECISION" in os.environ else None
+
+    @property
+    def signal_number(self) -> int:
+        """The signal that asked to stop, 0 as long as none did."""
+        if not self._received and self._launcher not in (None, os.getppid()):
+            return signal.SIGTERM
+        return self._received
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():  # Python lets no other one set handlers
@@ -42,15 +55,17 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.signal_number == signal.SIGINT:
+        if number == signal.SIGINT and self._received == signal.SIGINT:
             raise KeyboardInterrupt
-        self.signal_number = number
+        self._received = number
 
 
 def leave_signals_to_the_run(worker: int) -> None:
-    """For a process that loads data: Ctrl+C in a terminal reaches it too, but the run ends it."""
+    """For a process that loads data: Ctrl+C and a scheduler's SIGTERM reach it too, but the run needs it for its last
+    step, and ends it; by a second SIGTERM if it has to.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 class DivergenceWatch:

@@ -8,7 +8,7 @@ import math
 import shutil
 import signal
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,17 +43,17 @@ from .checkpoints import (
     abandon_later,
     checkpoint_folders,
     find_checkpoint,
+    is_of_a_worker,
     last_good,
     load_checkpoint,
     read_progress,
     save_checkpoint,
 )
-from .command_line import to_file
 from .log import TrainingLog
 from .micro_batches import MicroBatches
 from .options import TrainingOptions
 from .report import save_summary, summarise, summary_text, write_report
-from .resume import CONFIG_FILE, check_batch, check_options, check_shares
+from .resume import alone_in, check_batch, check_options, check_shares, save_options
 from .stages import AutoencoderStage, EncoderStage, RefinerStage, TrainingStage
 from .stopping import DivergenceWatch, StopRequest, TrainingStopped
 from .unreadable import UnreadableImages
@@ -64,19 +64,57 @@ CALIBRATION_IMAGES = 256
 
 def run(stages: list[TrainingOptions]) -> HVQInpainter:
     """Train the stages one after the other; returns the model after the last."""
+    stages = _resume_unfinished(stages)
     # First, so that a missing feature network is told before hours of training, not after.
     networks = [load_loss_networks(options) for options in stages]
     try:
-        for options, of_stage in zip(stages, networks, strict=True):
-            # A new one for each stage: it checkpoints all that was ever prepared with it.
-            accelerator = make_accelerator(options)
-            model = train_stage(accelerator, options, of_stage)
+        with StopRequest() as request:
+            for options, of_stage in zip(stages, networks, strict=True):
+                # A new one for each stage: it checkpoints all that was ever prepared with it.
+                accelerator = make_accelerator(options)
+                model = train_stage(accelerator, options, of_stage, request=request)
+                if options is not stages[-1]:
+                    _stop_between_stages(accelerator, options, request)
     except OSError as error:
+        if isinstance(error, (NotADirectoryError, PermissionError)):
+            raise InvalidInputError(f"{stages[0].output} can't be written: {error.strerror}.") from None
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise InvalidInputError(f"The disk is full ({error}). Make room and continue with --resume auto.") from None
+    except RuntimeError as error:
+        if not is_of_a_worker(error):
+            raise
+        raise InvalidInputError(
+            f"A process that loads data was killed, perhaps for want of memory ({' '.join(str(error).split())}): lower "
+            "--workers, and continue with --resume auto."
+        ) from None
     accelerator.end_training()
     return model
+
+
+def _resume_unfinished(stages: list[TrainingOptions]) -> list[TrainingOptions]:
+    """A checkpoint that is asked for by its name is one of the first stage that is not done."""
+    named = stages[0].resume not in (None, "auto")
+    if not named:
+        return stages
+    unfinished = [options.stage for options in stages if not (Path(options.output) / options.stage / "model").is_dir()]
+    if not unfinished:
+        raise InvalidInputError(
+            f"All stages are done: to go on from {stages[0].resume}, remove the folder model of its stage first."
+        )
+    return [
+        options if options.stage == unfinished[0] else dataclasses.replace(options, resume="auto") for options in stages
+    ]
+
+
+def _stop_between_stages(accelerator: Accelerator, options: TrainingOptions, request: StopRequest) -> None:
+    received = torch.tensor([float(request.signal_number)], device=accelerator.device)
+    if signal_number := int(accelerator.gather(received).max()):
+        raise TrainingStopped(
+            f"Stopped by {signal.Signals(signal_number).name} after stage {options.stage}. "
+            "Continue with --resume auto.",
+            signal_number,
+        )
 
 
 @dataclass(frozen=True)
@@ -126,6 +164,7 @@ def train_stage(
     networks: LossNetworks | None = None,
     model: HVQInpainter | None = None,
     cache: CachedInputs | None = None,
+    request: StopRequest | None = None,
 ) -> HVQInpainter:
     """Train one stage, from its start or from its last checkpoint, and save the model it ends with.
 
@@ -133,12 +172,29 @@ def train_stage(
         networks: what `load_loss_networks` gives for these options.
         model: start from this one, whatever the preset; None: from --init, the last stage's, or a fresh one.
         cache: the refiner's inputs, if they were made before; None: they are made of the dataset.
+        request: to stop; None: one for this stage only.
     """
-    networks = networks or LossNetworks()
+    with ExitStack() as stack:
+        if accelerator.is_main_process:
+            stack.enter_context(alone_in(Path(options.output) / options.stage))
+        request = request or stack.enter_context(StopRequest())
+        return _train_stage(accelerator, options, networks or LossNetworks(), model, cache, request)
+
+
+def _train_stage(
+    accelerator: Accelerator,
+    options: TrainingOptions,
+    networks: LossNetworks,
+    model: HVQInpainter | None,
+    cache: CachedInputs | None,
+    request: StopRequest,
+) -> HVQInpainter:
     folder = Path(options.output) / options.stage
     checkpoints = folder / "checkpoints"
     if options.resume and (folder / "model").is_dir():
         accelerator.print(f"Stage {options.stage} is done: {folder / 'model'}.")
+        if accelerator.is_main_process:
+            write_report(Path(options.output))  # which a kill may have left out
         return (HVQInpainter if model is None else type(model)).from_pretrained(folder / "model")
     if not options.resume and (checkpoint_folders(checkpoints) or (folder / "model").is_dir()):
         raise InvalidInputError(f"{folder} holds another run: continue it with --resume, or choose another --output.")
@@ -153,13 +209,16 @@ def train_stage(
     batches = TrainingBatches(accelerator, options, cache)
     held_out = []
     if options.validation:
-        held_out = validation_samples(
-            load_images(options.validation, options.validation_split),
-            options.validation_images,
-            options.validation_size,
-            options.mask_kinds,
-            options.seed,
-        )
+        try:
+            held_out = validation_samples(
+                load_images(options.validation, options.validation_split),
+                options.validation_images,
+                options.validation_size,
+                options.mask_kinds,
+                options.seed,
+            )
+        except UnreadableImageError as error:
+            raise InvalidInputError(f"--validation must hold nothing but images: {error}") from None
 
     torch.backends.cudnn.allow_tf32 = options.tf32  # of convolutions; matrix products, the codebooks' too, stay exact
     model.refiner.gradient_checkpointing = options.gradient_checkpointing
@@ -195,11 +254,16 @@ def train_stage(
         progress, remark = check_shares(options, progress, accelerator.num_processes)
         if remark:
             accelerator.print(remark)
+        if progress.images not in (None, batches.images):
+            accelerator.print(
+                f"{options.dataset} has {batches.images} images in place of {progress.images}: "
+                "they come in another order."
+            )
     else:
         stage.start(_calibration_images(accelerator, options))
     log = TrainingLog(accelerator, folder, options, progress.step)
     if accelerator.is_main_process:
-        (folder / CONFIG_FILE).write_text(to_file(options), encoding="utf-8")
+        save_options(folder, options)
 
     stage.train()
     micro_batches = MicroBatches(accelerator, stage, wrapped, options.micro_batch_size)
@@ -207,11 +271,12 @@ def train_stage(
     unreadables = UnreadableImages(accelerator, folder, options.unreadable_limit)
 
     def save(reached: Progress) -> None:
-        save_checkpoint(accelerator, checkpoints, reached, options.keep_checkpoints, average)
+        with log.clock_stopped():
+            save_checkpoint(accelerator, checkpoints, reached, options.keep_checkpoints, average)
 
     first_step = progress.step
     # Closed, whatever happens: the workers that make batches end with it.
-    with StopRequest() as request, closing(batches.start(progress)) as coming:
+    with closing(batches.start(progress)) as coming:
         while progress.step < options.steps:
             waiting_since = time.perf_counter()
             batch = next(coming)
@@ -231,6 +296,11 @@ def train_stage(
             loss, signal_number, unreadable = _agree(accelerator, loss, request, len(batch.samples.unreadable))
             if unreadable:
                 events["data/unreadable"] = torch.tensor(float(unreadables.note(batch.samples.unreadable)))
+                if problem := unreadables.problem():
+                    if step > first_step:
+                        save(progress)
+                    log.close()
+                    raise InvalidInputError(problem)
             problem = watch.problem(loss)
             # Under fp16 the scaler skips a step with such a gradient by itself and tries a smaller scale.
             if problem is None and accelerator.mixed_precision != "fp16" and not torch.isfinite(norm):
@@ -256,6 +326,7 @@ def train_stage(
                 processes=accelerator.num_processes,
                 workers=options.workers,
                 global_batch=options.batch_size * accelerator.num_processes,
+                images=batches.images,
             )
             same = {"loss": loss, "gradient_norm": float(norm), "learning_rate": schedule.get_last_lr()[0]}
             if log.is_due(progress.step):
@@ -265,9 +336,10 @@ def train_stage(
             if held_out and (progress.step % options.validation_every == 0 or is_last):
                 shown = model if average is None else average.module
                 share = held_out[accelerator.process_index :: accelerator.num_processes]
-                results = validate(shown, share, accelerator.device)
-                grid = sample_grid(shown, held_out[:6], accelerator.device) if accelerator.is_main_process else None
-                log.validation(progress.step, results, grid)
+                with log.clock_stopped():
+                    results = validate(shown, share, accelerator.device)
+                    grid = sample_grid(shown, held_out[:6], accelerator.device) if accelerator.is_main_process else None
+                    log.validation(progress.step, results, grid)
                 if progress.best_value is None or results[stage.decisive] > progress.best_value:
                     progress = dataclasses.replace(
                         progress, best_step=progress.step, best_value=results[stage.decisive]
@@ -301,11 +373,11 @@ def train_stage(
                 f"The model can't be written ({error}). {last_good(checkpoints)} "
                 "Make room and continue with --resume auto."
             ) from None
-        partial.rename(folder / "model")
         summary = summarise(
             folder, options, progress, batches.per_epoch, device_name(accelerator.device), torch.__version__
         )
         save_summary(summary, folder)
+        partial.rename(folder / "model")
         print(f"{summary_text(summary)}\nReport: {write_report(Path(options.output))}")
     accelerator.wait_for_everyone()
     accelerator.print(f"Stage {options.stage} is done: {folder / 'model'}.")

@@ -7,8 +7,6 @@ from pathlib import Path
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from ..errors import InvalidInputError
-
 UNREADABLE_FILE = "unreadable.txt"
 
 
@@ -16,14 +14,16 @@ class UnreadableImages:
     """The images of a stage that could not be used, each counted once, however often it is met.
 
     Args:
-        folder: of the stage; unreadable.txt in it has a line for each, also of a run that is continued.
+        folder: of the stage; unreadable.txt in it has a line for each. A run that is continued counts anew: they may
+            have been mended.
         limit: more than so many end the run.
     """
 
     def __init__(self, accelerator: Accelerator, folder: Path, limit: int) -> None:
         self.accelerator, self.limit, self.path = accelerator, limit, folder / UNREADABLE_FILE
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
-        self.known = {name: reason for name, _, reason in (line.partition("\t") for line in lines)}
+        self.reasons: dict[str, str] = {}
+        if accelerator.is_main_process:
+            self.path.unlink(missing_ok=True)
 
     def note(self, unreadable: dict[str, str]) -> int:
         """Take account of those that were met; all processes call it together, those that met none as well.
@@ -33,21 +33,22 @@ class UnreadableImages:
 
         Returns:
             How many there are by now.
-
-        Raises:
-            InvalidInputError: there are more than the limit.
         """
         met = dict(pair for of_process in gather_object([unreadable]) for pair in of_process.items())
-        fresh = {name: " ".join(reason.split()) for name, reason in met.items() if name not in self.known}
-        self.known.update(fresh)
+        fresh = {name: " ".join(reason.split()) for name, reason in met.items() if name not in self.reasons}
+        self.reasons.update(fresh)
         if self.accelerator.is_main_process and fresh:
             with self.path.open("a", encoding="utf-8") as file:
                 file.writelines(f"{name}\t{reason}\n" for name, reason in fresh.items())
         for reason in fresh.values():
             self.accelerator.print(f"An image is left out: {reason}")
-        if len(self.known) > self.limit:
-            raise InvalidInputError(
-                f"{len(self.known)} images can't be used ({self.path} names them), more than --unreadable-limit "
-                f"{self.limit}: mend or remove them, or allow more, and continue with --resume auto."
-            )
-        return len(self.known)
+        return len(self.reasons)
+
+    def problem(self) -> str | None:
+        """A sentence, once there are more than the limit."""
+        if len(self.reasons) <= self.limit:
+            return None
+        return (
+            f"{len(self.reasons)} images can't be used ({self.path} names them), more than --unreadable-limit "
+            f"{self.limit}: mend or remove them, or allow more, and continue with --resume auto."
+        )
