@@ -55,11 +55,15 @@ _TOLD = (
 def alone_in(folder: Path) -> Iterator[None]:
     """While it is entered no other run may be in `folder`; the lock of one that was killed is gone with it.
 
+    Folders that did not exist and in which nothing was written are removed again.
+
     Raises:
         InvalidInputError: there is one.
     """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
+    file = folder / ".lock"
+    lock = FileLock(file)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -68,6 +72,11 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+        if made and list(folder.iterdir()) == [file]:
+            file.unlink()
+            for path in made:
+                if not any(path.iterdir()):
+                    path.rmdir()
 
 
 def save_options(folder: Path, options: TrainingOptions) -> None:
