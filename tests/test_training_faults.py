@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -118,6 +119,19 @@ def test_a_worker_that_is_killed_is_a_sentence(photographs, tmp_path, monkeypatc
     monkeypatch.setattr(trainer, "_agree", killed)
     with pytest.raises(InvalidInputError, match=r"loads data was killed, .*\(pid 7\).*lower --workers"):
         train(photographs, tmp_path)
+
+
+def test_a_continued_run_remembers_how_low_the_loss_was(photographs, tmp_path):
+    more = ["--divergence-factor", "2", "--steps", "60"]
+    train(photographs, tmp_path, *more)
+    level = trainer.read_progress(tmp_path / "encoder" / "checkpoints" / "step-00000060").loss_level
+    assert level.steps == 60 and 0 < level.lowest <= level.average
+    shutil.rmtree(tmp_path / "encoder" / "model")
+    progress = tmp_path / "encoder" / "checkpoints" / "step-00000060" / "progress.json"
+    values = json.loads(progress.read_text())
+    progress.write_text(json.dumps({**values, "loss_level": {**values["loss_level"], "lowest": level.average / 9}}))
+    with pytest.raises(InvalidInputError, match=r"The loss of step 61 .* times its lowest"):
+        train(photographs, tmp_path, *more[:2], "--steps", "70")
 
 
 def test_two_runs_do_not_share_a_folder(photographs, tmp_path):

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from ..distributed import all_reduce_sum
 from ..errors import InvalidInputError
+from .stopping import LossLevel
 
 _NAME = re.compile(r"step-(\d+)")
 _PROGRESS = "progress.json"
@@ -40,6 +41,7 @@ class Progress:
     workers: int = 1  # that load data, for each process
     global_batch: int = 0  # images a step, over all processes
     images: int | None = None  # of the set, unless it is streamed
+    loss_level: LossLevel = field(default_factory=LossLevel)  # by which it is judged whether the loss diverges
 
 
 def checkpoint_folders(folder: Path) -> list[Path]:
@@ -184,9 +186,9 @@ def damage(checkpoint: Path) -> str | None:
 def read_progress(checkpoint: Path) -> Progress:
     """Where the run of an intact checkpoint stood."""
     values = json.loads((checkpoint / _PROGRESS).read_text(encoding="utf-8"))
-    return Progress(
-        **{field.name: values[field.name] for field in dataclasses.fields(Progress) if field.name in values}
-    )
+    known = {field.name: values[field.name] for field in dataclasses.fields(Progress) if field.name in values}
+    known["loss_level"] = LossLevel(**known.get("loss_level", {}))
+    return Progress(**known)
 
 
 def load_checkpoint(accelerator: Accelerator, checkpoint: Path, average: AveragedModel | None = None) -> Progress:

@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import threading
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -68,6 +69,15 @@ def leave_signals_to_the_run(worker: int) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
+@dataclass(frozen=True)
+class LossLevel:
+    """How high a loss was: its moving average over so many steps, and the lowest that this was."""
+
+    steps: int = 0
+    average: float = 0.0
+    lowest: float | None = None
+
+
 class DivergenceWatch:
     """Tells when a loss is no longer finite, or has risen for good.
 
@@ -82,17 +92,18 @@ class DivergenceWatch:
 
     def restart(self) -> None:
         """Forget what was seen: from here on the loss is another one."""
-        self.steps, self.average, self.lowest = 0, 0.0, math.inf
+        self.seen = LossLevel()
 
     def problem(self, loss: float) -> str | None:
         """What is wrong with the loss of one more step, None if nothing is."""
         if not math.isfinite(loss):
             return "is not finite"
-        self.steps += 1
-        self.average += (loss - self.average) / min(self.steps, self.window)
-        if self.steps < self.window:
-            return None
-        self.lowest = min(self.lowest, self.average)
-        if self.factor and self.average > self.factor * self.lowest:
-            return f"is on average {self.average / self.lowest:.1f} times its lowest"
+        steps = self.seen.steps + 1
+        average = self.seen.average + (loss - self.seen.average) / min(steps, self.window)
+        lowest = self.seen.lowest
+        if steps >= self.window and (lowest is None or average < lowest):
+            lowest = average
+        self.seen = LossLevel(steps, average, lowest)
+        if self.factor and lowest is not None and average > self.factor * lowest:
+            return f"is on average {average / lowest:.1f} times its lowest"
         return None

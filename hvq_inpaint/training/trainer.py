@@ -268,6 +268,7 @@ def _train_stage(
     stage.train()
     micro_batches = MicroBatches(accelerator, stage, wrapped, options.micro_batch_size)
     watch = DivergenceWatch(options.divergence_factor)
+    watch.seen = progress.loss_level  # a run that is continued in the midst of a rise takes no heart from it
     unreadables = UnreadableImages(accelerator, folder, options.unreadable_limit)
 
     def save(reached: Progress) -> None:
@@ -327,6 +328,7 @@ def _train_stage(
                 workers=options.workers,
                 global_batch=options.batch_size * accelerator.num_processes,
                 images=batches.images,
+                loss_level=watch.seen,
             )
             same = {"loss": loss, "gradient_norm": float(norm), "learning_rate": schedule.get_last_lr()[0]}
             if log.is_due(progress.step):
