@@ -54,9 +54,11 @@ def main() -> None:
     parser.add_argument("dataset", help="a folder of photographs")
     parser.add_argument("--crop-size", type=int, default=256, help="in pixels (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=16, help="(default: %(default)s)")
-    parser.add_argument("--batches", type=int, default=40, help="timed in a round (default: %(default)s)")
+    parser.add_argument(
+        "--batches", type=int, default=260, help="timed in a round, more than an epoch has (default: %(default)s)"
+    )
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="(default: 1 2)")
-    parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=2, help="(default: %(default)s)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     speeds: dict[tuple[str, int], list[float]] = defaultdict(list)

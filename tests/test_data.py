@@ -26,6 +26,7 @@ from hvq_inpaint.data import (
     list_images,
     load_images,
     make_sample,
+    shards_are_shared,
     validation_samples,
 )
 
@@ -166,14 +167,32 @@ def test_a_stream_says_what_can_t_be_decoded_and_goes_on(image_folder):
     assert [name for name, sample in samples.items() if isinstance(sample, UnreadableImageError)] == [str(cut)]
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3])  # 8 shards
-def test_a_stream_is_shared_out_without_overlap_or_loss(image_folder, world_size):
+@pytest.mark.parametrize("readers", [1, 2, 3, 5])  # of 8 shards: each its own, or all
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_stream_is_shared_out_without_overlap_or_loss(image_folder, readers, epoch):
     names = []
-    for rank in range(world_size):
-        images = load_images(str(image_folder), streaming=True)
-        stream = InpaintingStream(images, OPTIONS, rank, world_size, buffer_size=4)
+    for reader in range(readers):
+        stream = InpaintingStream(load_images(str(image_folder), streaming=True), OPTIONS, reader, readers, 4)
+        stream.set_epoch(epoch)
         names += [name for name, _ in stream]
     assert sorted(names) == sorted(map(str, image_folder.rglob("*.png")))
+
+
+def test_shards_of_ones_own_change_with_the_epoch(image_folder):
+    stream = InpaintingStream(load_images(str(image_folder), streaming=True), OPTIONS, 0, 4)
+    shares = []
+    for epoch in range(5):
+        stream.set_epoch(epoch)
+        shares.append({name for name, _ in stream})
+    assert shares[0] == shares[4] and len(set.union(*shares)) == 8
+    assert not any(shares[a] & shares[b] for a in range(4) for b in range(a))
+
+
+@pytest.mark.parametrize(
+    ("shards", "readers", "shared"), [(8, 8, True), (8, 3, False), (12, 3, True), (13, 3, True), (7, 8, False)]
+)
+def test_shards_are_shared_where_all_get_nearly_as_many(shards, readers, shared):
+    assert shards_are_shared(shards, readers) == shared
 
 
 def test_no_two_streams_make_the_same_crops_and_masks(image_folder):

@@ -25,11 +25,6 @@ import json
 import sys
 from itertools import islice
 
-import datasets
-
-# In the workers as well, which import this: instead of 5 seconds at the end of each one's epoch.
-datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0.2
-
 if __name__ == "__main__":
     from hvq_inpaint.training import trainer
     from hvq_inpaint.training.batches import TrainingBatches

@@ -37,7 +37,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_sleep(monkeypatch):
-    """Parquet is streamed in this process only: datasets sleeps 5 seconds at the end of each worker's epoch of it."""
+    """Of datasets, 5 seconds at the end of each epoch of Parquet that is streamed without workers."""
     monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
 
 
@@ -141,12 +141,26 @@ def test_a_stream_gives_every_image_once_in_an_epoch(photographs, shards, worker
 
 
 def test_too_few_shards_are_told(shards, capsys):
-    TrainingBatches(process(processes=3), options_of(shards, streaming=True))
-    assert "The 4 shards of" in (output := capsys.readouterr().out) and "over 3 processes, so each reads all" in output
-    TrainingBatches(process(processes=2), options_of(shards, streaming=True, workers=3))
-    assert "too few for 2 x 3 workers" in capsys.readouterr().out
+    for processes, workers in [(3, 0), (2, 3)]:
+        TrainingBatches(process(processes=processes), options_of(shards, streaming=True, workers=workers))
+        output = capsys.readouterr().out
+        assert f"The 4 shards of {shards} can't be shared out evenly over {processes} processes" in output
     TrainingBatches(process(processes=2), options_of(shards, streaming=True, workers=2))
     assert capsys.readouterr().out == ""
+
+
+def test_workers_do_not_sleep_between_epochs(monkeypatch):
+    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 5)
+    monkeypatch.setattr(batches, "leave_signals_to_the_run", lambda worker: None)
+    batches._begin_to_stream(0)
+    assert datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN == 0
+
+
+def test_a_worker_whose_epoch_is_over_waits_for_the_others():
+    first = iter(["a", None, "next epoch"])
+    second = iter(["b", "c", "d", None])
+    assert list(batches._in_turn([first, second])) == ["a", "b", "c", "d"]
+    assert next(first) == "next epoch"
 
 
 def test_a_set_with_fewer_images_than_a_batch_is_refused(photographs, shards):

@@ -1,6 +1,6 @@
 """Images for training and validation: where they come from, and the samples that are made of them."""
 
-from .loading import InpaintingDataset, InpaintingStream, NamedSample
+from .loading import InpaintingDataset, InpaintingStream, NamedSample, shards_are_shared
 from .samples import Sample, SampleOptions, center_crop, make_sample, validation_samples
 from .sources import (
     UnreadableImageError,
@@ -27,6 +27,7 @@ __all__ = [
     "load_images",
     "make_sample",
     "open_upright",
+    "shards_are_shared",
     "spread",
     "undecoded",
     "validation_samples",

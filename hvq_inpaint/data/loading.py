@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset, IterableDataset, get_worker_info
+from torch.utils.data import Dataset, IterableDataset
 
 from .samples import Sample, SampleOptions, make_sample
 from .sources import UnreadableImageError, decode_image, image_name, undecoded
@@ -53,42 +53,50 @@ class InpaintingDataset(Dataset):
             return name, error
 
 
-class InpaintingStream(IterableDataset):
-    """Named samples of a streamed dataset, shuffled in a buffer; its shards are shared out over processes and workers.
+def shards_are_shared(shards: int, readers: int) -> bool:
+    """Whether each reader gets shards of its own: if that gives all of them as many, or nearly."""
+    return shards % readers == 0 or shards >= 4 * readers
 
-    If the number of shards is no multiple of `world_size`, every process reads all of them and skips what belongs to
-    the others. Shares may differ in size; an image that can't be decoded comes as the error that says why.
+
+class InpaintingStream(IterableDataset):
+    """Named samples of one reader's share of a streamed dataset, shuffled in a buffer.
+
+    Readers share out the shards, others in every epoch, where `shards_are_shared`; otherwise each reads all of them and
+    skips what belongs to the others. Shares may differ in size. An image that can't be decoded comes as the error that
+    says why.
 
     Args:
         images: what `load_images` gives when streaming.
+        reader: the number of this one.
+        readers: how many there are, over all processes.
     """
 
     def __init__(
-        self, images: Any, options: SampleOptions, rank: int = 0, world_size: int = 1, buffer_size: int = 1000
+        self, images: Any, options: SampleOptions, reader: int = 0, readers: int = 1, buffer_size: int = 1000
     ) -> None:
-        from datasets.distributed import split_dataset_by_node
-
-        self.shards = images.num_shards
-        self.images = split_dataset_by_node(
-            undecoded(images).shuffle(seed=options.seed, buffer_size=buffer_size), rank, world_size
-        )
-        self.options, self.rank, self.world_size = options, rank, world_size
-        self.epoch, self.passed_over = 0, 0
+        self.whole, self.options, self.buffer_size = undecoded(images), options, buffer_size
+        self.reader, self.readers = reader, readers
+        self.passed_over = 0
+        self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
         """Another order, other crops, flips and masks in every epoch."""
-        self.epoch = epoch
-        self.images.set_epoch(epoch)
+        from datasets.distributed import split_dataset_by_node
+
+        shuffle = {"seed": self.options.seed, "buffer_size": self.buffer_size}
+        if shards_are_shared(self.whole.num_shards, self.readers):
+            index = (self.reader + epoch) % self.readers
+            share = self.whole.shard(num_shards=self.readers, index=index, contiguous=False).shuffle(**shuffle)
+        else:
+            share = split_dataset_by_node(self.whole.shuffle(**shuffle), self.reader, self.readers)
+        share.set_epoch(epoch)
+        self.images, self.epoch = share, epoch
 
     def pass_over(self, rows: int) -> None:
-        """Let the first `rows` samples of each worker be zeros, which are made faster: for those that are not used."""
+        """Let the first `rows` samples be zeros, which are made faster: for those that are not used."""
         self.passed_over = rows
 
     def __iter__(self) -> Iterator[NamedSample]:
-        worker = get_worker_info()
-        workers, number = (worker.num_workers, worker.id) if worker else (1, 0)
-        # No two streams share an index, so no two samples share a generator.
-        first, stride = self.rank * workers + number, self.world_size * workers
         for position, row in enumerate(self.images):
             name = image_name(row["image"])
             try:
@@ -99,7 +107,8 @@ class InpaintingStream(IterableDataset):
             if position < self.passed_over:
                 yield name, self._zeros()
             else:
-                yield name, make_sample(image, self.options, self.epoch, first + position * stride)
+                # No two readers share an index, so no two samples share a generator.
+                yield name, make_sample(image, self.options, self.epoch, self.reader + position * self.readers)
 
     def _zeros(self) -> Sample:
         size = self.options.crop_size

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
+from itertools import count, islice
 from multiprocessing.context import BaseContext
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, Sampler
 from torch.utils.data.distributed import DistributedSampler
 
 from ..data import (
@@ -22,6 +22,7 @@ from ..data import (
     SampleOptions,
     UnreadableImageError,
     load_images,
+    shards_are_shared,
 )
 from ..errors import InvalidInputError
 from .cache import CachedInputs
@@ -113,8 +114,15 @@ class TrainingBatches:
         images = load_images(options.dataset, options.split, options.streaming)
         samples = sample_options(options)
         if options.streaming:
-            self.source = InpaintingStream(images, samples, accelerator.process_index, accelerator.num_processes)
-            self._tell_shares(images.num_shards)
+            processes, workers = accelerator.num_processes, max(1, options.workers)
+            numbers = [accelerator.process_index + worker * processes for worker in range(workers)]
+            self.source = [InpaintingStream(images, samples, reader, workers * processes) for reader in numbers]
+            if not shards_are_shared(images.num_shards, workers * processes):
+                accelerator.print(
+                    f"The {images.num_shards} shards of {options.dataset} can't be shared out evenly over {processes} "
+                    f"processes with {workers} workers, so each worker reads all of them; "
+                    "'python -m hvq_inpaint shard' writes as many as you like."
+                )
         else:
             self.source = InpaintingDataset(images, samples)
             self._check_number(len(images))
@@ -122,7 +130,7 @@ class TrainingBatches:
     @property
     def images(self) -> int | None:
         """How many images there are; None of a stream, of which that is not known."""
-        return None if isinstance(self.source, InpaintingStream) else len(self.source)
+        return None if isinstance(self.source, list) else len(self.source)
 
     def _check_number(self, images: int) -> None:
         if images < self.global_batch:
@@ -133,7 +141,7 @@ class TrainingBatches:
 
     def start(self, progress: Progress) -> Iterator[Batch]:
         """Batches without end, from where `progress` stands."""
-        if isinstance(self.source, InpaintingStream):
+        if isinstance(self.source, list):
             return self._on_device(self._streamed(self.source, progress))
         return self._on_device(self._mapped(self.source, progress))
 
@@ -170,15 +178,16 @@ class TrainingBatches:
             if number == per_epoch:
                 epoch, number = epoch + 1, 0
 
-    def _streamed(self, source: InpaintingStream, progress: Progress) -> Iterator[Batch]:
-        left_out, done = 0, progress.batch
+    def _streamed(self, source: list[InpaintingStream], progress: Progress) -> Iterator[Batch]:
+        left_out, done, size = 0, progress.batch, self.options.batch_size
         unreadable: dict[str, str] = {}
+        # A worker's first rows are surely among those of the batches that are done.
+        passed_over = done // len(source) * size
+        # A loader for each worker, for all epochs: one whose share is used up begins the next epoch, and waits with it.
+        parts = [_EndlessParts(stream, size, progress.epoch, passed_over) for stream in source]
+        workers = [iter(self._loader(of_one, batch_size=None)) for of_one in parts]
         for epoch in count(progress.epoch):
-            source.set_epoch(epoch)
-            # A worker's first rows are surely among those of the batches that are done.
-            source.pass_over(done // max(1, self.options.workers) * self.options.batch_size)
-            loader = self._loader(source, batch_size=self.options.batch_size)
-            shared, number = SharedStream(self.accelerator, loader, self.options.batch_size), 0
+            shared, number = SharedStream(self.accelerator, _in_turn(workers), size), 0
             for samples in shared:
                 number += 1
                 if number > done:
@@ -194,28 +203,16 @@ class TrainingBatches:
             left_out, unreadable, done = shared.left_out, shared.held.unreadable, 0
 
     def _loader(self, source: Dataset, **how: object) -> DataLoader:
+        workers, is_stream = self.options.workers, isinstance(self.source, list)
         return DataLoader(
             source,
-            num_workers=self.options.workers,
-            multiprocessing_context=_start_method() if self.options.streaming and self.options.workers else None,
-            collate_fn=stack,
+            num_workers=min(1, workers) if is_stream else workers,
+            multiprocessing_context=_start_method() if is_stream and workers else None,
+            collate_fn=_unchanged if is_stream else stack,
             pin_memory=self.accelerator.device.type == "cuda",
-            worker_init_fn=leave_signals_to_the_run,
+            worker_init_fn=_begin_to_stream if is_stream else leave_signals_to_the_run,
             **how,
         )
-
-    def _tell_shares(self, shards: int) -> None:
-        processes, workers = self.accelerator.num_processes, max(1, self.options.workers)
-        if shards % processes:
-            self.accelerator.print(
-                f"The {shards} shards of {self.options.dataset} can't be shared out evenly over {processes} processes, "
-                "so each reads all of them; 'python -m hvq_inpaint shard' writes as many as you like."
-            )
-        elif shards < processes * workers:
-            self.accelerator.print(
-                f"The {shards} shards of {self.options.dataset} are too few for {processes} x {workers} workers, "
-                "so some have nothing to do; 'python -m hvq_inpaint shard' writes as many as you like."
-            )
 
 
 def sample_options(options: TrainingOptions) -> SampleOptions:
@@ -237,6 +234,32 @@ def stack(items: Sequence[NamedSample | list[NamedSample]]) -> Samples:
     )
 
 
+def _unchanged(part: Samples | None) -> Samples | None:
+    return part
+
+
+def _begin_to_stream(worker: int) -> None:
+    """For a process that reads Parquet."""
+    import datasets
+
+    leave_signals_to_the_run(worker)
+    # Seconds that datasets sleeps at the end of each epoch, lest the interpreter end before Arrow's threads: a worker
+    # goes on with the next epoch, and leaves without the interpreter's end.
+    datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0
+
+
+def _in_turn(workers: Sequence[Iterator[Samples | None]]) -> Iterator[Samples]:
+    """What the workers have of one epoch, one part of each in turn, as long as each has any."""
+    going = list(workers)
+    while going:
+        for worker in list(going):
+            part = next(worker)
+            if part is None:
+                going.remove(worker)
+            else:
+                yield part
+
+
 def _start_method() -> BaseContext | None:
     """How to start workers that read Parquet: forked from a process that has not read any, as Arrow's threads do not
     survive a fork and the worker would wait for them for ever. None: as the platform does, where it does not fork.
@@ -244,7 +267,7 @@ def _start_method() -> BaseContext | None:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return None
     context = multiprocessing.get_context("forkserver")
-    # Imported once, not for each worker of each epoch.
+    # Imported once, not for each worker.
     context.set_forkserver_preload([f"{__package__}.fork_server", __name__, "datasets"])
     return context
 
@@ -263,6 +286,23 @@ class _EndlessKeys(Sampler[list[tuple[int, int]]]):
                 if number >= done:
                     yield [(epoch, index) for index in indices]
             done = 0
+
+
+class _EndlessParts(IterableDataset):
+    """A stream's samples in parts of `size`, epoch after epoch from one on; None says that an epoch is over."""
+
+    def __init__(self, stream: InpaintingStream, size: int, epoch: int, passed_over: int) -> None:
+        self.stream, self.size, self.epoch, self.passed_over = stream, size, epoch, passed_over
+
+    def __iter__(self) -> Iterator[Samples | None]:
+        self.stream.pass_over(self.passed_over)
+        for epoch in count(self.epoch):
+            self.stream.set_epoch(epoch)
+            named = iter(self.stream)
+            while part := list(islice(named, self.size)):
+                yield stack(part)
+            yield None
+            self.stream.pass_over(0)
 
 
 class _ByKey(Dataset):
@@ -292,7 +332,7 @@ class SharedStream:
     is left out at the end.
 
     Args:
-        loader: of this process; gives `Samples`, of any number.
+        parts: what this process reads, in parts of any size.
         size: of a batch, for each process.
 
     Attributes:
@@ -300,12 +340,11 @@ class SharedStream:
         left_out: after the end, how many samples over all processes.
     """
 
-    def __init__(self, accelerator: Accelerator, loader: DataLoader, size: int) -> None:
-        self.accelerator, self.loader, self.size = accelerator, loader, size
-        self.held, self.left_out = Samples(), 0
+    def __init__(self, accelerator: Accelerator, parts: Iterable[Samples], size: int) -> None:
+        self.accelerator, self.parts, self.size = accelerator, iter(parts), size
+        self.held, self.ended, self.left_out = Samples(), False, 0
 
     def __iter__(self) -> Iterator[Samples]:
-        self.parts, self.ended = iter(self.loader), False
         rank, size = self.accelerator.process_index, self.size
         wanted = size
         while True:
