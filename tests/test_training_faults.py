@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing.forkserver
 import os
 import shutil
 import signal
@@ -15,12 +16,14 @@ from types import SimpleNamespace
 import datasets
 import pytest
 import torch
+from accelerate import Accelerator
 from conftest import make_model, make_pixels
 from filelock import FileLock
 from PIL import Image
+from safetensors.torch import load_file
 
 from hvq_inpaint import InvalidInputError
-from hvq_inpaint.training import stopping, trainer
+from hvq_inpaint.training import batches, stopping, trainer
 from hvq_inpaint.training.checkpoints import checkpoint_folders, last_good
 from hvq_inpaint.training.command_line import parse_options
 from hvq_inpaint.training.log import read_rows
@@ -112,6 +115,23 @@ def test_a_signal_while_a_stage_ends_stops_before_the_next_one(photographs, tmp_
     assert (tmp_path / "encoder" / "model").is_dir() and not (tmp_path / "refiner").exists()
 
 
+def test_the_fork_server_leaves_its_end_to_the_run():
+    code = "import os, signal, hvq_inpaint.training.fork_server; os.kill(os.getpid(), signal.SIGTERM); print('alive')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "alive"
+    batches._start_method()
+    assert multiprocessing.forkserver._forkserver._preload_modules[0] == "hvq_inpaint.training.fork_server"
+
+
+def test_a_worker_that_is_killed_while_a_checkpoint_is_written_is_no_full_disk(photographs, tmp_path, monkeypatch):
+    def killed(*_):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    monkeypatch.setattr(Accelerator, "save_state", killed)
+    with pytest.raises(InvalidInputError, match="loads data was killed"):
+        train(photographs, tmp_path)
+
+
 def test_a_worker_that_is_killed_is_a_sentence(photographs, tmp_path, monkeypatch):
     def killed(*_, **__):
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
@@ -177,19 +197,24 @@ def test_images_that_were_mended_count_no_more(photographs, tmp_path):
     assert not (tmp_path / "encoder" / "unreadable.txt").exists()
 
 
-def test_the_limit_leaves_a_checkpoint(photographs, tmp_path, monkeypatch):
-    more = ["--checkpoint-every", "100", "--unreadable-limit", "0"]
-    agree, steps = trainer._agree, []
-
-    def met_one(accelerator, loss, request, number):
-        steps.append(loss)
-        return (*agree(accelerator, loss, request, number)[:2], len(steps) == 4)
-
-    monkeypatch.setattr(trainer, "_agree", met_one)
-    monkeypatch.setattr(trainer.UnreadableImages, "problem", lambda _: "too many")
-    with pytest.raises(InvalidInputError, match="too many"):
-        train(photographs, tmp_path, *more)
-    assert checkpoints_of(tmp_path) == ["step-00000003"]
+def test_the_limit_leaves_a_checkpoint_from_which_nothing_is_done_twice(photographs, tmp_path):
+    sorted(photographs.iterdir())[3].write_bytes(b"no image")
+    # The codebooks learn in the midst of a step, from the third one on.
+    more = ["--stage", "autoencoder", "--quantization-warmup", "2", "--steps", "9", "--checkpoint-every", "100"]
+    limits = [["--unreadable-limit", limit] for limit in ("0", "1")]
+    outputs = [tmp_path / "stopped", tmp_path / "whole"]
+    for output in outputs:
+        output.mkdir()
+        (output / "autoencoder").mkdir()  # which keeps `arguments` from making the model of that stage
+    with pytest.raises(InvalidInputError, match=r"1 images can't be used .*--unreadable-limit 0"):
+        train(photographs, outputs[0], *more, *limits[0], "--seed", "2")
+    [reached] = checkpoint_folders(outputs[0] / "autoencoder" / "checkpoints")
+    assert trainer.read_progress(reached).step > 2
+    weights = []
+    for output in outputs:
+        train(photographs, output, *more, *limits[1], "--seed", "2")
+        weights.append(load_file(output / "autoencoder" / "model" / "model.safetensors"))
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def test_a_torn_validation_image_is_told_as_such(photographs, tmp_path):

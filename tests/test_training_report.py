@@ -102,6 +102,7 @@ def test_every_kind_of_value_has_its_panel(output, monkeypatch):
     from matplotlib.axes import Axes
 
     drawn: dict[str, list[tuple[list[int], list[float]]]] = {}
+    scales: dict[str, str] = {}
     plot, entitle = Axes.plot, Axes.set_title
 
     def note(axes, steps, values, **how):
@@ -109,7 +110,7 @@ def test_every_kind_of_value_has_its_panel(output, monkeypatch):
         return plot(axes, steps, values, **how)
 
     def finish(axes, title, **how):
-        drawn[title] = axes.noted
+        drawn[title], scales[title] = axes.noted, axes.get_yscale()
         return entitle(axes, title, **how)
 
     monkeypatch.setattr(Axes, "plot", note)
@@ -119,6 +120,7 @@ def test_every_kind_of_value_has_its_panel(output, monkeypatch):
     assert drawn["validation"] == [([20, 30], [20.0, 19.0])]
     assert drawn["gradient"] == [([10, 20, 30], [2.0, 1.0, 0.5])]
     assert drawn["speed"] == [([20, 30], [8.0, 16.0])]
+    assert scales == {"loss": "log", "validation": "linear", "gradient": "log", "speed": "linear"}
     assert set(drawn) == {"loss", "validation", "gradient", "speed"}
 
 

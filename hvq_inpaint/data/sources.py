@@ -105,9 +105,13 @@ def undecoded(images: Any) -> Any:
     return images.cast_column("image", datasets.Image(decode=False))
 
 
+def _is_empty(value: dict[str, Any] | None) -> bool:
+    return value is None or (value["path"] is None and value["bytes"] is None)
+
+
 def image_name(value: dict[str, Any] | None, default: str | None = None) -> str:
     """What to call an image of `undecoded`: its path, or else `default`, or else a digest of its bytes."""
-    if value is None or (value["path"] is None and value["bytes"] is None):
+    if _is_empty(value):
         return default or "an empty row"
     return value["path"] or default or f"sha256:{hashlib.sha256(value['bytes'] or b'').hexdigest()[:16]}"
 
@@ -118,7 +122,7 @@ def decode_image(value: dict[str, Any] | None, name: str) -> Image.Image:
     Raises:
         UnreadableImageError: there is none, or it can't be decoded, or is too long and narrow for a crop.
     """
-    if value is None or (value["path"] is None and value["bytes"] is None):
+    if _is_empty(value):
         raise UnreadableImageError(f"{name} holds no image.")
     file: Path | BytesIO = BytesIO(value["bytes"]) if value["bytes"] is not None else Path(value["path"])
     if isinstance(file, BytesIO):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, islice
 from multiprocessing.context import BaseContext
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -106,44 +107,43 @@ class TrainingBatches:
 
     def __init__(self, accelerator: Accelerator, options: TrainingOptions, cache: CachedInputs | None = None) -> None:
         self.accelerator, self.options = accelerator, options
+        self.source: InpaintingDataset | CachedInputs | None = cache
+        self.streams: list[InpaintingStream] = []  # one for each worker, of a streamed set
         self.global_batch = options.batch_size * accelerator.num_processes
-        if cache is not None:
-            self.source = cache
-            self._check_number(len(cache))
-            return
-        images = load_images(options.dataset, options.split, options.streaming)
-        samples = sample_options(options)
-        if options.streaming:
-            processes, workers = accelerator.num_processes, max(1, options.workers)
-            numbers = [accelerator.process_index + worker * processes for worker in range(workers)]
-            self.source = [InpaintingStream(images, samples, reader, workers * processes) for reader in numbers]
-            if not shards_are_shared(images.num_shards, workers * processes):
-                accelerator.print(
-                    f"The {images.num_shards} shards of {options.dataset} can't be shared out evenly over {processes} "
-                    f"processes with {workers} workers, so each worker reads all of them; "
-                    "'python -m hvq_inpaint shard' writes as many as you like."
-                )
-        else:
-            self.source = InpaintingDataset(images, samples)
-            self._check_number(len(images))
+        if self.source is None:
+            images = load_images(options.dataset, options.split, options.streaming)
+            if options.streaming:
+                self.streams = self._share_out(images)
+                return
+            self.source = InpaintingDataset(images, sample_options(options))
+        if len(self.source) < self.global_batch:
+            raise InvalidInputError(
+                f"The dataset {options.dataset} holds {len(self.source)} images, fewer than one step's "
+                f"{self.global_batch}: lower --batch-size."
+            )
+
+    def _share_out(self, images: Any) -> list[InpaintingStream]:
+        """The streams of this process's workers."""
+        processes, workers = self.accelerator.num_processes, max(1, self.options.workers)
+        if not shards_are_shared(images.num_shards, workers * processes):
+            self.accelerator.print(
+                f"The {images.num_shards} shards of {self.options.dataset} can't be shared out evenly over {processes} "
+                f"processes with {workers} workers, so each worker reads all of them; "
+                "'python -m hvq_inpaint shard' writes as many as you like."
+            )
+        numbers = [self.accelerator.process_index + worker * processes for worker in range(workers)]
+        samples = sample_options(self.options)
+        return [InpaintingStream(images, samples, reader, workers * processes) for reader in numbers]
 
     @property
     def images(self) -> int | None:
         """How many images there are; None of a stream, of which that is not known."""
-        return None if isinstance(self.source, list) else len(self.source)
-
-    def _check_number(self, images: int) -> None:
-        if images < self.global_batch:
-            raise InvalidInputError(
-                f"The dataset {self.options.dataset} holds {images} images, fewer than one step's {self.global_batch}: "
-                "lower --batch-size."
-            )
+        return None if self.source is None else len(self.source)
 
     def start(self, progress: Progress) -> Iterator[Batch]:
         """Batches without end, from where `progress` stands."""
-        if isinstance(self.source, list):
-            return self._on_device(self._streamed(self.source, progress))
-        return self._on_device(self._mapped(self.source, progress))
+        batches = self._streamed(progress) if self.source is None else self._mapped(self.source, progress)
+        return self._on_device(batches)
 
     def _on_device(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         for batch in batches:
@@ -178,13 +178,13 @@ class TrainingBatches:
             if number == per_epoch:
                 epoch, number = epoch + 1, 0
 
-    def _streamed(self, source: list[InpaintingStream], progress: Progress) -> Iterator[Batch]:
+    def _streamed(self, progress: Progress) -> Iterator[Batch]:
         left_out, done, size = 0, progress.batch, self.options.batch_size
         unreadable: dict[str, str] = {}
         # A worker's first rows are surely among those of the batches that are done.
-        passed_over = done // len(source) * size
+        passed_over = done // len(self.streams) * size
         # A loader for each worker, for all epochs: one whose share is used up begins the next epoch, and waits with it.
-        parts = [_EndlessParts(stream, size, progress.epoch, passed_over) for stream in source]
+        parts = [_EndlessParts(stream, size, progress.epoch, passed_over) for stream in self.streams]
         workers = [iter(self._loader(of_one, batch_size=None)) for of_one in parts]
         for epoch in count(progress.epoch):
             shared, number = SharedStream(self.accelerator, _in_turn(workers), size), 0
@@ -203,7 +203,7 @@ class TrainingBatches:
             left_out, unreadable, done = shared.left_out, shared.held.unreadable, 0
 
     def _loader(self, source: Dataset, **how: object) -> DataLoader:
-        workers, is_stream = self.options.workers, isinstance(self.source, list)
+        workers, is_stream = self.options.workers, self.source is None
         return DataLoader(
             source,
             num_workers=min(1, workers) if is_stream else workers,

@@ -297,11 +297,7 @@ def _train_stage(
             loss, signal_number, unreadable = _agree(accelerator, loss, request, len(batch.samples.unreadable))
             if unreadable:
                 events["data/unreadable"] = torch.tensor(float(unreadables.note(batch.samples.unreadable)))
-                if problem := unreadables.problem():
-                    if step > first_step:
-                        save(progress)
-                    log.close()
-                    raise InvalidInputError(problem)
+            too_many = unreadables.problem()
             problem = watch.problem(loss)
             # Under fp16 the scaler skips a step with such a gradient by itself and tries a smaller scale.
             if problem is None and accelerator.mixed_precision != "fp16" and not torch.isfinite(norm):
@@ -348,8 +344,11 @@ def _train_stage(
                     )
                     save(progress)
                     saved = True
-            if not saved and (signal_number or is_last or progress.step % options.checkpoint_every == 0):
+            if not saved and (signal_number or too_many or is_last or progress.step % options.checkpoint_every == 0):
                 save(progress)
+            if too_many:  # not before its step is done, of which the codebooks know already
+                log.close()
+                raise InvalidInputError(too_many)
             if signal_number:
                 log.close()
                 raise TrainingStopped(
