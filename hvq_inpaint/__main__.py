@@ -367,8 +367,8 @@ def _add_shard(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "shard",
         help=text,
-        description=f"{text[0].upper()}{text[1:]}. The files' bytes are kept as they are, in an order drawn at random; what "
-        "can't be decoded is named and left out, and the exit status is then 1. The folder appears when it is "
+        description=f"{text[0].upper()}{text[1:]}. The files' bytes are kept as they are, in an order drawn at random; "
+        "what can't be decoded is named and left out, and the exit status is then 1. The folder appears when it is "
         "complete; it can be uploaded to the Hub as a dataset.",
     )
     parser.set_defaults(run=commands.shard)
