@@ -77,7 +77,7 @@ def simplest_loop(options: TrainingOptions, device: torch.device) -> list[float]
     for step in range(options.steps):
         start = time.perf_counter()
         batch = {name: tensor.to(device) for name, tensor in next(coming).items()}
-        stage.before_step(step, batch["image"])
+        stage.before_step(step, batch)
         loss, _ = stage(**batch)
         loss.backward()
         optimizer.step()
@@ -117,7 +117,7 @@ def operations(options: TrainingOptions, device: torch.device) -> int:
     """Multiplications and additions of a step, forward and backward; fused attention would not be counted."""
     stage, batch = make_stage(options, device), next(batches(options))
     batch = {name: tensor.to(device) for name, tensor in batch.items()}
-    stage.before_step(options.quantization_warmup, batch["image"])
+    stage.before_step(options.quantization_warmup, batch)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         loss, _ = stage(**batch)
         loss.backward()
@@ -145,7 +145,7 @@ def kinds_of_operators(options: TrainingOptions, device: torch.device) -> dict[s
     times: dict[str, float] = defaultdict(float)
     for step in range(4):
         batch = {name: tensor.to(device) for name, tensor in next(coming).items()}
-        stage.before_step(options.quantization_warmup + step, batch["image"])
+        stage.before_step(options.quantization_warmup + step, batch)
         with profile(activities=activities) if step else contextlib.nullcontext() as profiled:
             loss, _ = stage(**batch)
             loss.backward()

@@ -1,4 +1,4 @@
-"""Sums, maxima and gathers over all processes; each is the identity when there is only one.
+"""Sums, means, maxima and gathers over all processes; each is the identity when there is only one.
 
 The codebook and the credibility threshold belong to the *global* batch, so the networks themselves need these.
 """
@@ -34,6 +34,11 @@ def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
     if _is_distributed():
         dist.all_reduce(tensor, op=dist.ReduceOp.SUM)
     return tensor
+
+
+def all_reduce_mean(tensor: torch.Tensor) -> torch.Tensor:
+    """The mean of `tensor` over all processes, in place."""
+    return all_reduce_sum(tensor).div_(dist.get_world_size() if _is_distributed() else 1)
 
 
 def all_reduce_max(tensor: torch.Tensor) -> torch.Tensor:

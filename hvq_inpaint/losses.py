@@ -66,7 +66,12 @@ def credibility_loss(
 
 
 def code_loss(
-    latents: torch.Tensor, codes: torch.Tensor, codebook: torch.Tensor, known: torch.Tensor, scale: torch.Tensor
+    latents: torch.Tensor,
+    codes: torch.Tensor,
+    codebook: torch.Tensor,
+    known: torch.Tensor,
+    scale: torch.Tensor,
+    missing_share: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Cross-entropy of the intact image's codes, mean over the missing cells; an addition to the paper.
 
@@ -79,13 +84,16 @@ def code_loss(
         codebook: (K, D).
         known: at image resolution.
         scale: scalar, a squared distance.
+        missing_share: scalar, the share of missing cells in the batch of which this is a part: then the mean of this
+            loss over equal parts is that of the batch. None: this is the batch.
     """
     with torch.autocast(latents.device.type, enabled=False):
         vectors = latents.float().permute(0, 2, 3, 1).flatten(0, 2)  # (N, D)
         squared = codebook.square().sum(dim=1) - 2 * vectors @ codebook.t()  # (N, K), but for |z|^2, alike for all k
         entropies = F.cross_entropy(-squared / scale, codes.flatten(), reduction="none")  # (N,)
     missing = (1 - pool_known(known.float(), tuple(codes.shape[-2:]))).flatten()
-    return (entropies * missing).sum() / missing.sum().clamp_min(1)
+    share = missing.mean() if missing_share is None else missing_share
+    return (entropies * missing).mean() / share.clamp_min(1 / missing.numel())
 
 
 def hole_loss(output: torch.Tensor, target: torch.Tensor, known: torch.Tensor) -> torch.Tensor:

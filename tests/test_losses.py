@@ -73,6 +73,13 @@ def test_code_loss_is_the_mean_surprise_at_the_missing_cells():
     loss = losses.code_loss(latents, codes, codebook, known, torch.tensor(1.7))
     assert loss.item() == pytest.approx(np.mean(surprises), rel=1e-5)
     assert losses.code_loss(latents, codes, codebook, torch.ones_like(known), torch.tensor(1.7)).item() == 0
+    share = (1 - losses.pool_known(known, tuple(codes.shape[-2:]))).mean()
+    parts = [
+        losses.code_loss(*of_image, known[index : index + 1], torch.tensor(1.7), share)
+        for index in range(len(latents))
+        for of_image in [(latents[index : index + 1], codes[index : index + 1], codebook)]
+    ]
+    assert torch.stack(parts).mean().item() == pytest.approx(loss.item(), rel=1e-6)
 
 
 def test_hole_and_valid_loss_equations_11_and_12():

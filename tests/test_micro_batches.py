@@ -11,6 +11,8 @@ from accelerate import Accelerator
 from conftest import make_model
 
 from hvq_inpaint import InvalidInputError
+from hvq_inpaint.losses import code_loss
+from hvq_inpaint.training import stages
 from hvq_inpaint.training.command_line import parse_options
 from hvq_inpaint.training.micro_batches import MicroBatches
 from hvq_inpaint.training.stages import AutoencoderStage, EncoderStage, RefinerStage, TrainingStage
@@ -21,7 +23,7 @@ STAGES = {"autoencoder": AutoencoderStage, "encoder": EncoderStage, "refiner": R
 def make_stage(name: str) -> TrainingStage:
     options = parse_options(["--stage", name, "--dataset", "x", "--output", "x", "--crop-size", "32"])[0]
     stage = STAGES[name](make_model(), options).train()
-    stage.before_step(600, torch.rand(1, 3, 32, 32))  # beyond the warm-up
+    stage.before_step(600, {"image": torch.rand(1, 3, 32, 32), "known": torch.ones(1, 1, 32, 32)})  # beyond the warm-up
     return stage
 
 
@@ -138,3 +140,22 @@ def test_other_errors_pass(batch, monkeypatch):
     monkeypatch.setattr(RefinerStage, "forward", broken)
     with pytest.raises(RuntimeError, match="sizes do not match"):
         run(make_stage("refiner"), batch, 0)
+
+
+def test_the_codes_loss_is_a_mean_over_the_missing_cells_of_the_whole_batch(monkeypatch):
+    arguments = "--stage encoder --dataset x --output x --crop-size 32 --code-weight 1"
+    stage = EncoderStage(make_model(), parse_options(arguments.split())[0]).train()
+    known = torch.ones(2, 1, 32, 32)
+    known[0, :, :16, :16] = 0
+    known[1, :, :4, :4] = 0  # 16 and 1 of 64 cells
+    given = []
+
+    def observed(*details):
+        given.append(details[-1])
+        return code_loss(*details)
+
+    monkeypatch.setattr(stages, "code_loss", observed)
+    batch = {"image": torch.rand(2, 3, 32, 32), "known": known}
+    stage.before_step(0, batch)
+    MicroBatches(Accelerator(), stage, stage, 1).backward(batch, stage.zero_grad)
+    assert [float(share) for share in given] == [17 / 128] * 2

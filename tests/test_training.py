@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from conftest import random_alexnet
 from safetensors.torch import load_file, save_file
@@ -210,15 +209,6 @@ def test_tensorboard_has_values_and_pictures(trained):
     assert [event.step for event in events.Images(tags["images"][0])] == [15, 30]
 
 
-def test_other_trackers_get_a_name_without_a_slash_and_the_options(trained, tmp_path, monkeypatch):
-    given = []
-    monkeypatch.setattr(Accelerator, "init_trackers", lambda _, project, **more: given.append((project, more)))
-    trainer.run(parse_options(arguments(trained[0], tmp_path, "--stage", "autoencoder", "--steps", "8")))
-    [(project, more)] = given
-    assert project == "hvq-inpaint"  # Weights & Biases refuses a slash
-    assert more["config"]["batch_size"] == "4" and more["init_kwargs"]["wandb"]["name"].endswith("-autoencoder")
-
-
 def test_a_report_of_all_stages_is_left(trained):
     text = (trained[1] / "training_report.md").read_text()
     assert [line for line in text.splitlines() if line.startswith("### Stage")] == [
@@ -290,7 +280,7 @@ def test_a_second_run_in_the_same_folder_needs_resume_and_the_same_preset(traine
     with pytest.raises(InvalidInputError, match="--resume"):
         trainer.run(parse_options(arguments(trained[0], tmp_path, *more)))
     shutil.rmtree(tmp_path / "autoencoder" / "model")
-    with pytest.raises(InvalidInputError, match="a run with --preset tiny, not small"):
+    with pytest.raises(InvalidInputError, match="a run with --preset tiny, not --preset small"):
         trainer.run(parse_options(arguments(trained[0], tmp_path, *more, "--resume", "--preset", "small")))
 
 
@@ -448,7 +438,7 @@ def test_features_are_taken_of_a_window_that_moves_and_is_the_same_again(model):
         stage = RefinerStage(model, options, features).train()
         for step in steps:
             seen.clear()
-            stage.before_step(step, image)
+            stage.before_step(step, {"image": image, "known": known})
             stage(image, known)
             of_output, of_target = seen
             assert of_output.shape == of_target.shape == (2, 3, 32, 32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import Counter
 from itertools import islice
@@ -210,11 +211,15 @@ def test_a_stream_goes_on_without_what_can_t_be_decoded(damaged, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_folder_of_nothing_but_broken_images_ends_a_run_with_a_sentence(tmp_path, workers):
+def test_a_folder_of_nothing_but_broken_images_is_told_with_a_batch_for_all_to_learn_of_it(tmp_path, workers):
     for number in range(4):
         (tmp_path / f"{number}.png").write_bytes(b"")
-    with pytest.raises(InvalidInputError, match=r"^Hardly any of the images of .* can be used: .*is not an image.*\.$"):
-        first_batches(options_of(tmp_path, workers=workers), 1)
+    options = options_of(tmp_path, workers=workers)
+    [batch] = first_batches(options, 1)
+    assert re.match(r"Hardly any of the images of .* can be used: .*is not an image.*\.$", batch.problem)
+    size = (options.batch_size, 3, options.crop_size, options.crop_size)
+    assert batch.samples.tensors["image"].shape == size and not batch.samples.names
+    assert set(batch.samples.unreadable) == {str(path) for path in tmp_path.iterdir()}
 
 
 class Ranks:

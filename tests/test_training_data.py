@@ -15,7 +15,7 @@ from hvq_inpaint import InvalidInputError
 from hvq_inpaint.training import trainer
 from hvq_inpaint.training.checkpoints import Progress, read_progress
 from hvq_inpaint.training.command_line import parse_options
-from hvq_inpaint.training.resume import check_shares
+from hvq_inpaint.training.resume import enter_whole_epoch
 
 IMAGES = 9
 STEPS = 7
@@ -88,11 +88,11 @@ def test_shares_matter_to_streams_within_an_epoch_only():
     )[0]
     mapped = parse_options(["--stage", "encoder", "--dataset", "x", "--output", "y", "--workers", "3"])[0]
     progress = Progress(step=9, epoch=2, batch=4, processes=2, workers=3)
-    assert check_shares(mapped, progress, 5) == (progress, None)
-    assert check_shares(streamed, progress, 2) == (progress, None)
+    assert enter_whole_epoch(mapped, progress, 5) == (progress, None)
+    assert enter_whole_epoch(streamed, progress, 2) == (progress, None)
     begun = Progress(step=9, epoch=2, batch=0, processes=2, workers=3)
-    assert check_shares(streamed, begun, 1) == (begun, None)
-    other, remark = check_shares(streamed, progress, 1)
+    assert enter_whole_epoch(streamed, begun, 1) == (begun, None)
+    other, remark = enter_whole_epoch(streamed, progress, 1)
     assert (other.step, other.epoch, other.batch) == (9, 3, 0)
     assert "2 processes with 3 workers each, and is by 1 with 3 now" in remark
 
@@ -124,3 +124,16 @@ def test_too_many_of_them_end_a_run_and_are_remembered(photographs, tmp_path, st
             train(photographs, tmp_path, "--unreadable-limit", "1", streaming)
     assert len((tmp_path / "encoder" / "unreadable.txt").read_text().splitlines()) == 2
     train(photographs, tmp_path, "--unreadable-limit", "2", streaming)
+
+
+def test_a_stream_is_calibrated_on_images_of_several_shards(tmp_path, monkeypatch):
+    for shard, grey in enumerate((0, 255)):
+        file = BytesIO()
+        Image.new("RGB", (32, 32), (grey, grey, grey)).save(file, format="PNG")
+        rows = [{"bytes": file.getvalue(), "path": f"{shard}-{row}.png"} for row in range(8)]
+        datasets.Dataset.from_dict({"image": rows}).to_parquet(tmp_path / f"train-{shard}.parquet")
+    monkeypatch.setattr(trainer, "CALIBRATION_IMAGES", 6)
+    more = "--stage encoder --output x --crop-size 32 --mask-size 32 --streaming"
+    [options] = parse_options(["--dataset", str(tmp_path), *more.split()])
+    images = trainer._calibration_images(Accelerator(), options)
+    assert len(images) == 6 and set(images.unique().tolist()) == {0.0, 1.0}

@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 
 from hvq_inpaint import InvalidInputError
 from hvq_inpaint.training import batches, stopping, trainer
-from hvq_inpaint.training.checkpoints import checkpoint_folders, last_good
+from hvq_inpaint.training.checkpoints import Progress, checkpoint_folders, way_back
 from hvq_inpaint.training.command_line import parse_options
 from hvq_inpaint.training.log import read_rows
 from hvq_inpaint.training.micro_batches import MicroBatches
@@ -173,7 +173,7 @@ def test_damaged_checkpoints_do_not_push_out_good_ones(photographs, tmp_path, ca
     train(photographs, tmp_path, *more)
     assert "step-00000006 is kept as damaged-step-00000006" in capsys.readouterr().out
     assert checkpoints_of(tmp_path) == ["step-00000005"]
-    assert "step-00000005" in last_good(checkpoints)
+    assert "step-00000005. Continue with --resume auto" in way_back(checkpoints, Progress(step=5))
 
 
 def test_a_torn_config_is_a_sentence(photographs, tmp_path):

@@ -1,4 +1,4 @@
-"""The summary and the report of a run, of rows that are written by hand."""
+"""The summary and the report of a run, of rows that are written by hand; what trackers are told of it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from accelerate import Accelerator
 from PIL import Image
 
 from hvq_inpaint.training import report
 from hvq_inpaint.training.checkpoints import Progress
+from hvq_inpaint.training.command_line import parse_options
+from hvq_inpaint.training.log import TrainingLog
 from hvq_inpaint.training.options import TrainingOptions
 from hvq_inpaint.training.report import draw_curves, save_summary, summarise, summary_text, write_report
 
@@ -130,3 +133,18 @@ def test_without_matplotlib_there_are_tables_all_the_same(output, monkeypatch):
     text = write_report(output).read_text()
     assert "Curves" not in text and "| loss | 4 | 1 |" in text
     assert not list(output.glob("*.png"))
+
+
+def test_weights_and_biases_goes_on_with_the_same_run(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(Accelerator, "init_trackers", lambda _, project, **more: given.append((project, more)))
+    arguments = ["--stage", "encoder", "--preset", "tiny", "--dataset", "x", "--output", "x", "--log-with", "wandb"]
+    accelerator = Accelerator()
+    accelerator.log_with = ["wandb"]
+    for folder in ("one", "one", "another"):
+        TrainingLog(accelerator, tmp_path / folder / "encoder", *parse_options(arguments))
+    assert {project for project, _ in given} == {"hvq-inpaint"}  # a slash is refused
+    assert given[0][1]["config"]["batch_size"] == "4"
+    first, again, other = (more["init_kwargs"]["wandb"] for _, more in given)
+    assert first == again and first["id"] != other["id"] and first["resume"] == "allow"
+    assert (first["name"], other["name"]) == ("one-encoder", "another-encoder")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -20,7 +21,7 @@ from safetensors.torch import load_file
 
 from hvq_inpaint import HVQInpainter, InvalidInputError
 from hvq_inpaint.training import trainer
-from hvq_inpaint.training.checkpoints import checkpoint_folders
+from hvq_inpaint.training.checkpoints import checkpoint_folders, read_progress
 from hvq_inpaint.training.command_line import parse_options
 from hvq_inpaint.training.log import TrainingLog
 from hvq_inpaint.training.stopping import DivergenceWatch, StopRequest, TrainingStopped
@@ -212,7 +213,9 @@ def test_a_full_disk_ends_a_run_with_a_sentence_and_leaves_no_half_checkpoint(
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     monkeypatch.setattr(trainer, "save_checkpoint", on_a_full_disk)
-    with pytest.raises(InvalidInputError, match=r"checkpoint of step 6 can't be written \(.*step-00000003\. Make room"):
+    with pytest.raises(
+        InvalidInputError, match=r"checkpoint of step 6 can't be written \(.*\): make room\. .*step-00000003\. Continue"
+    ):
         train(photographs, tmp_path)
     monkeypatch.undo()
     assert [path.name for path in (tmp_path / "autoencoder" / "checkpoints").iterdir()] == ["step-00000003"]
@@ -234,7 +237,7 @@ def test_a_disk_that_is_full_elsewhere_is_a_sentence_too(photographs, whole, tmp
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     monkeypatch.setattr(kind, name, on_a_full_disk)
-    with pytest.raises(InvalidInputError, match=r"(disk is full|model can't be written) .*Make room and continue"):
+    with pytest.raises(InvalidInputError, match=r"(disk is full|model can't be written) .*[Mm]ake room\b.*[cC]ontinue"):
         train(photographs, tmp_path, "--log-with", "none")
     monkeypatch.undo()
     assert not (tmp_path / "autoencoder" / "model").exists()
@@ -251,24 +254,36 @@ def test_changed_options_are_refused_or_told(photographs, tmp_path, monkeypatch,
     stop_after(photographs, tmp_path, monkeypatch, 4)
     make_model().save_pretrained(tmp_path / "model")
     for more, message in [
-        (["--init", str(tmp_path / "model"), "--fine-tune"], "a run with --fine-tune False, not True"),
-        (["--seed", "1"], "a run with --seed 0, not 1: continue it with that"),
-        (["--crop-size", "40"], "a run with --crop-size 32, not 40"),
+        (["--init", str(tmp_path / "model"), "--fine-tune"], "a run with --no-fine-tune, not --fine-tune"),
+        (["--seed", "1"], "a run with --seed 0, not --seed 1: continue it with that"),
+        (["--crop-size", "40"], "a run with --crop-size 32, not --crop-size 40"),
         (["--batch-size", "4"], "2 images a step .* make 4: give --batch-size 2"),
     ]:
         with pytest.raises(InvalidInputError, match=message):
             train(photographs, tmp_path, *more)
     train(photographs, tmp_path, "--learning-rate", "1e-3", "--log-every", "2")
     output = capsys.readouterr().out
-    assert "Continuing with --learning-rate 0.001 in place of 0.003." in output
+    assert "Continuing with --learning-rate 0.001 in place of --learning-rate 0.003." in output
     assert "log-every" not in output
+
+
+def test_the_best_on_other_images_is_forgotten(photographs, tmp_path, monkeypatch, capsys):
+    values = iter([30.0, 20.0, 10.0, 15.0, 5.0])
+    monkeypatch.setattr(trainer, "validate", lambda *_: {"validation/oracle_whole_psnr": next(values)})
+    more = ["--validation", str(photographs), "--validation-size", "32", "--validation-every", "4"]
+    stop_after(photographs, tmp_path, monkeypatch, 9, *more, "--validation-images", "2")
+    assert read_progress(checkpoints_of(tmp_path)[-1]).best_step == 4
+    train(photographs, tmp_path, *more, "--validation-images", "3")
+    assert "Continuing with --validation-images 3 in place of --validation-images 2." in capsys.readouterr().out
+    progress = read_progress(checkpoints_of(tmp_path)[-1])
+    assert (progress.best_step, progress.best_value) == (16, 15.0)
 
 
 @pytest.mark.parametrize(
     ("rate", "problem"), [("1e30", "is not finite"), ("0.5", r"is on average .* times its lowest")]
 )
 def test_a_ruined_run_stops_with_step_batch_and_last_good_checkpoint(photographs, tmp_path, monkeypatch, rate, problem):
-    monkeypatch.setattr(trainer, "DivergenceWatch", lambda factor: DivergenceWatch(factor, window=3))
+    monkeypatch.setattr(trainer, "DivergenceWatch", lambda *how: DivergenceWatch(*how, window=3))
     more = [
         "--learning-rate",
         rate,
@@ -282,8 +297,14 @@ def test_a_ruined_run_stops_with_step_batch_and_last_good_checkpoint(photographs
     with pytest.raises(
         InvalidInputError,
         match=rf"The loss of step \d+ \(epoch \d, batch \d: \S+\.png, \S+\.png\) .*{problem}.* Continue with --resume",
-    ):
+    ) as raised:
         train(photographs, tmp_path, *more, "--divergence-factor", "3", "--checkpoint-every", "1")
+    if "on average" in problem:
+        told = re.search(r"from before the loss rose, is (\S+)\. Continue with --resume (\S+) and", str(raised.value))
+        before, *_, newest = checkpoints_of(tmp_path)
+        assert (told[1], told[2]) == (str(before), before.name)
+        assert len(checkpoints_of(tmp_path)) == 3  # beside the newest two
+        assert read_progress(before).loss_level.average < read_progress(newest).loss_level.average / 1.5
     assert not (tmp_path / "autoencoder" / "model").exists()
     for weights in (load_file(path / "model.safetensors") for path in checkpoints_of(tmp_path)):
         assert all(tensor.isfinite().all() for tensor in weights.values())
@@ -291,18 +312,22 @@ def test_a_ruined_run_stops_with_step_batch_and_last_good_checkpoint(photographs
 
 def test_divergence_is_judged_by_the_mean_and_anew_for_another_loss():
     watch = DivergenceWatch(factor=2, window=4)
-    assert [watch.problem(loss) for loss in (9, 1, 1, 1, 1, 1, 3, 1, 1)] == [None] * 9
-    problems = [watch.problem(10.0) for _ in range(3)]
+    assert [watch.problem(loss, 1.0) for loss in (9, 1, 1, 1, 1, 1, 3, 1, 1)] == [None] * 9
+    problems = [watch.problem(10.0, 1.0) for _ in range(3)]
     assert problems[-1] and "times its lowest" in problems[-1]
     watch.restart()
-    assert [watch.problem(10.0) for _ in range(9)] == [None] * 9
-    assert watch.problem(float("nan")) == "is not finite"
+    assert [watch.problem(10.0, 1.0) for _ in range(9)] == [None] * 9
+    assert watch.problem(float("nan"), 1.0) == "is not finite"
+    watch = DivergenceWatch(factor=2, skipped=2)
+    infinite = float("inf")
+    assert [watch.problem(1.0, norm) for norm in (infinite, infinite, 1.0, infinite, infinite)] == [None] * 5
+    assert watch.problem(1.0, infinite) == "has a gradient that is not finite, as those of the 2 steps before it"
     never = DivergenceWatch(factor=0, window=2)
-    assert [never.problem(10.0**power) for power in range(9)] == [None] * 9
+    assert [never.problem(10.0**power, 1.0) for power in range(9)] == [None] * 9
 
 
 def test_a_loss_that_rises_because_it_is_another_one_stops_nothing(photographs, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "DivergenceWatch", lambda factor: DivergenceWatch(factor, window=2))
+    monkeypatch.setattr(trainer, "DivergenceWatch", lambda *how: DivergenceWatch(*how, window=2))
     train(photographs, tmp_path, "--divergence-factor", "2")
     losses = [row["loss"] for row in rows_of(tmp_path)]
     assert losses[5] + losses[6] > 2 * (losses[4] + losses[5])  # where the codebooks start

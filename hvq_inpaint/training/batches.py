@@ -30,6 +30,7 @@ from .cache import CachedInputs
 from .checkpoints import Progress
 from .options import TrainingOptions
 from .stopping import leave_signals_to_the_run
+from .together import SharedError
 
 # So many images in a row of a whole dataset that can't be decoded end a run: then it is not the images' fault.
 _MAX_NEIGHBOURS = 100
@@ -85,12 +86,15 @@ class Batch:
         number: of the batch in the epoch, counted from 1.
         left_out: images at the end of the epoch before, over all processes, that were too few for a whole batch; of the
             first batch of an epoch only.
+        problem: why this process can't go on; then the samples are nothing but zeros, for all to come to the point at
+            which they learn of it.
     """
 
     samples: Samples
     epoch: int
     number: int
     left_out: int = 0
+    problem: str | None = None
 
 
 class TrainingBatches:
@@ -170,11 +174,12 @@ class TrainingBatches:
             _ByKey(source), batch_sampler=_EndlessKeys(sampler, self.options.batch_size, epoch, number)
         )
         for samples in loader:
+            number, problem = number + 1, None
             if len(samples) < self.options.batch_size:
                 reason = next(iter(samples.unreadable.values()))
-                raise InvalidInputError(f"Hardly any of the images of {self.options.dataset} can be used: {reason}")
-            number += 1
-            yield Batch(samples, epoch, number, left_out if number == 1 and epoch > 0 else 0)
+                problem = f"Hardly any of the images of {self.options.dataset} can be used: {reason}"
+                samples = Samples(self._zeros(), [], samples.unreadable)
+            yield Batch(samples, epoch, number, left_out if number == 1 and epoch > 0 else 0, problem)
             if number == per_epoch:
                 epoch, number = epoch + 1, 0
 
@@ -195,12 +200,16 @@ class TrainingBatches:
                     yield Batch(samples, epoch, number, left_out)
                     left_out, unreadable = 0, {}
             if number == 0:
-                raise InvalidInputError(
+                raise SharedError(
                     f"The dataset {self.options.dataset} holds {shared.left_out} images that can be used, fewer than "
                     f"one step's {self.global_batch}: lower --batch-size."
                 )
             self.per_epoch = number
             left_out, unreadable, done = shared.left_out, shared.held.unreadable, 0
+
+    def _zeros(self) -> Sample:
+        number, size = self.options.batch_size, self.options.crop_size
+        return {"image": torch.zeros(number, 3, size, size), "known": torch.zeros(number, 1, size, size)}
 
     def _loader(self, source: Dataset, **how: object) -> DataLoader:
         workers, is_stream = self.options.workers, self.source is None

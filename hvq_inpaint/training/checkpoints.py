@@ -9,19 +9,20 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import AveragedModel
 
-from ..distributed import all_reduce_sum
 from ..errors import InvalidInputError
 from .stopping import LossLevel
+from .together import SharedError, together
 
 _NAME = re.compile(r"step-(\d+)")
 _PROGRESS = "progress.json"
@@ -54,56 +55,67 @@ def save_checkpoint(
     accelerator: Accelerator, folder: Path, progress: Progress, keep: int, average: AveragedModel | None = None
 ) -> None:
     """Write a checkpoint under another name and rename it once it is complete; then delete the oldest beyond `keep`,
-    but for the best one.
+    but for the best one, and the newest from before a rise of the loss.
 
     Args:
         average: the moving average of the weights, if the run keeps one.
 
     Raises:
-        InvalidInputError: it can't be written, on any process; nothing is left of it, and older ones are untouched.
+        SharedError: it can't be written, on any process; nothing is left of it, and older ones are untouched.
     """
     final = folder / f"step-{progress.step:08d}"
     partial = folder / f"partial-{progress.step:08d}"
-    if accelerator.is_main_process:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    accelerator.wait_for_everyone()
-    failure = None
+    is_main = accelerator.is_main_process
     try:
-        accelerator.save_state(str(partial))
-        if average is not None and accelerator.is_main_process:
-            # Apart from accelerate, which would pickle these weights.
-            weights = {name: tensor.contiguous() for name, tensor in average.state_dict().items()}
-            save_file(weights, partial / _AVERAGE)
+        with together(), _told(folder, progress):
+            if is_main:
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir(parents=True)
+        with together(), _told(folder, progress):
+            accelerator.save_state(str(partial))
+            if average is not None and is_main:
+                # Apart from accelerate, which would pickle these weights.
+                weights = {name: tensor.contiguous() for name, tensor in average.state_dict().items()}
+                save_file(weights, partial / _AVERAGE)
+        with together(), _told(folder, progress):
+            if is_main:
+                digests = {path.name: _digest(path) for path in partial.iterdir()}
+                text = json.dumps({**dataclasses.asdict(progress), "sha256": digests}, indent=2)
+                (partial / _PROGRESS).write_text(text, encoding="utf-8")
+                shutil.rmtree(final, ignore_errors=True)
+                partial.rename(final)
+    except SharedError:
+        if is_main:
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
+    with together():
+        if is_main:
+            _prune(folder, progress, keep)
+
+
+@contextmanager
+def _told(folder: Path, progress: Progress) -> Iterator[None]:
+    """A checkpoint that can't be written is told in a sentence."""
+    try:
+        yield
     except (OSError, SafetensorError, RuntimeError) as error:  # as Python, safetensors and torch.save tell a full disk
         if is_of_a_worker(error):
             raise
-        failure = str(error).splitlines()[0]
-    failed = torch.tensor(float(failure is not None), device=accelerator.device)
-    if all_reduce_sum(failed):  # on all processes or on none: no one waits for one that gave up
-        if accelerator.is_main_process:
-            shutil.rmtree(partial, ignore_errors=True)
         raise InvalidInputError(
-            f"The checkpoint of step {progress.step} can't be written ({failure or 'on another process'}). "
-            f"{last_good(folder)} Make room and continue with --resume auto."
-        )
-    if accelerator.is_main_process:
-        digests = {path.name: _digest(path) for path in partial.iterdir()}
-        text = json.dumps({**dataclasses.asdict(progress), "sha256": digests}, indent=2)
-        try:
-            (partial / _PROGRESS).write_text(text, encoding="utf-8")
-        except OSError:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-        shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
-        best = f"step-{progress.best_step:08d}" if progress.best_step is not None else ""
-        for old in checkpoint_folders(folder)[:-keep]:
-            if old.name != best:
-                old.rename(folder / f"partial-{old.name}")  # a kill while deleting leaves no half checkpoint
-        for leftover in folder.glob("partial-*"):  # these, and those of runs that were killed while saving
-            shutil.rmtree(leftover)
-    accelerator.wait_for_everyone()
+            f"The checkpoint of step {progress.step} can't be written ({str(error).splitlines()[0]}): make room. "
+            f"{way_back(folder, progress)}."
+        ) from None
+
+
+def _prune(folder: Path, progress: Progress, keep: int) -> None:
+    """Delete all but the newest `keep`, the best one and that from before a rise of the loss."""
+    best = None if progress.best_step is None else folder / f"step-{progress.best_step:08d}"
+    kept = (*checkpoint_folders(folder)[-keep:], best, before_rise(folder, progress))
+    for old in checkpoint_folders(folder):
+        if old not in kept:
+            old.rename(folder / f"partial-{old.name}")  # a kill while deleting leaves no half checkpoint
+    for leftover in folder.glob("partial-*"):  # these, and those of runs that were killed while saving
+        shutil.rmtree(leftover)
 
 
 def find_checkpoint(accelerator: Accelerator, folder: Path, wanted: str) -> Path | None:
@@ -116,19 +128,14 @@ def find_checkpoint(accelerator: Accelerator, folder: Path, wanted: str) -> Path
         None if `wanted` is `auto` and there is no checkpoint at all.
 
     Raises:
-        InvalidInputError: the wanted one, or every one, is missing or damaged.
+        SharedError: the wanted one, or every one, is missing or damaged.
     """
-    found: list[tuple[Path | None, str | None]] = [(None, None)]
-    if accelerator.is_main_process:
-        try:
-            found = [(_find(folder, wanted), None)]
-        except InvalidInputError as error:
-            found = [(None, str(error))]
+    found: list[Path | None] = [None]
+    with together():
+        if accelerator.is_main_process:
+            found = [_find(folder, wanted)]
     broadcast_object_list(found)
-    checkpoint, problem = found[0]
-    if problem:
-        raise InvalidInputError(problem)
-    return checkpoint
+    return found[0]
 
 
 def _find(folder: Path, wanted: str) -> Path | None:
@@ -199,10 +206,28 @@ def load_checkpoint(accelerator: Accelerator, checkpoint: Path, average: Average
     return read_progress(checkpoint)
 
 
-def last_good(folder: Path) -> str:
-    """A sentence that names the newest checkpoint in `folder`."""
+def way_back(folder: Path, progress: Progress, has_risen: bool = False) -> str:
+    """What to say of going on after step `progress.step`: the checkpoint to do it from, and how; without a full stop.
+
+    Args:
+        has_risen: whether the loss has, so that the checkpoint should be one from before.
+    """
     folders = checkpoint_folders(folder)
-    return f"The last good checkpoint is {folders[-1]}." if folders else "There is no checkpoint yet."
+    if not folders:
+        return "There is no checkpoint yet: start anew"
+    before = before_rise(folder, progress) if has_risen else None
+    if before is not None:
+        return f"The last good checkpoint, from before the loss rose, is {before}. Continue with --resume {before.name}"
+    return f"The last good checkpoint is {folders[-1]}. Continue with --resume auto"
+
+
+def before_rise(folder: Path, progress: Progress) -> Path | None:
+    """The newest checkpoint in `folder` that is not later than the step at which the mean loss was lowest."""
+    level = progress.loss_level
+    if level.lowest is None:
+        return None
+    last = f"step-{progress.step - level.steps_since_lowest:08d}"
+    return max((path for path in checkpoint_folders(folder) if path.name <= last), default=None)
 
 
 def is_of_a_worker(error: BaseException) -> bool:

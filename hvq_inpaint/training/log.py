@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +18,11 @@ from tqdm.auto import tqdm
 
 from .options import TrainingOptions
 from .stages import Logs
+from .together import together
 
 METRICS_FILE = "metrics.jsonl"
 PROJECT = "hvq-inpaint"  # for trackers
+WANDB_ID_FILE = "wandb-id.txt"
 
 
 class TrainingLog:
@@ -32,19 +35,12 @@ class TrainingLog:
 
     def __init__(self, accelerator: Accelerator, folder: Path, options: TrainingOptions, first_step: int = 0) -> None:
         self.accelerator, self.folder, self.options = accelerator, folder, options
-        if accelerator.is_main_process:
-            folder.mkdir(parents=True, exist_ok=True)
-            _drop_beyond(folder / METRICS_FILE, first_step)
-        if accelerator.log_with:
-            # No slash: some trackers take the project's name for a name only, TensorBoard for that of a folder.
-            accelerator.init_trackers(
-                PROJECT,
-                config={name: str(value) for name, value in dataclasses.asdict(options).items()},
-                init_kwargs={
-                    "tensorboard": {"purge_step": first_step + 1},  # of a run that was killed
-                    "wandb": {"name": f"{folder.parent.resolve().name}-{options.stage}", "dir": str(folder)},
-                },
-            )
+        with together():
+            if accelerator.is_main_process:
+                folder.mkdir(parents=True, exist_ok=True)
+                _drop_beyond(folder / METRICS_FILE, first_step)
+            if accelerator.log_with:
+                self._start_trackers(first_step)
         self.bar = tqdm(
             total=options.steps,
             initial=first_step,
@@ -54,6 +50,22 @@ class TrainingLog:
             dynamic_ncols=True,
         )
         self.since, self.since_step, self.data_seconds = time.perf_counter(), None, 0.0
+
+    def _start_trackers(self, first_step: int) -> None:
+        folder, settings = self.folder, {"tensorboard": {"purge_step": first_step + 1}}  # of a run that was killed
+        if "wandb" in self.options.log_with and self.accelerator.is_main_process:
+            settings["wandb"] = {
+                "name": f"{folder.parent.resolve().name}-{self.options.stage}",
+                "dir": str(folder),
+                "id": _run_id(folder / WANDB_ID_FILE),
+                "resume": "allow",
+            }
+        self.accelerator.init_trackers(
+            # No slash: some trackers take the project's name for a name only, TensorBoard for that of a folder.
+            PROJECT,
+            config={name: str(value) for name, value in dataclasses.asdict(self.options).items()},
+            init_kwargs=settings,
+        )
 
     def is_due(self, step: int) -> bool:
         """Whether the values of this step are logged."""
@@ -89,11 +101,13 @@ class TrainingLog:
     def validation(self, step: int, values: dict[str, float], grid: Image.Image | None) -> None:
         """Log a validation and, on the main process, its pictures."""
         self._write(step, values)
+        folder = self.folder / "samples"
+        with together():
+            if grid is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+                grid.save(folder / f"step-{step:08d}.png")
         if grid is None:
             return
-        folder = self.folder / "samples"
-        folder.mkdir(parents=True, exist_ok=True)
-        grid.save(folder / f"step-{step:08d}.png")
         if self.accelerator.log_with:
             for tracker in self.accelerator.trackers:
                 layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
@@ -120,8 +134,11 @@ class TrainingLog:
         return dict(zip(names, self.accelerator.reduce(stacked, reduction="mean").tolist(), strict=True))
 
     def _write(self, step: int, row: dict[str, float]) -> None:
-        if not self.accelerator.is_main_process:
-            return
+        with together():
+            if self.accelerator.is_main_process:
+                self._write_here(step, row)
+
+    def _write_here(self, step: int, row: dict[str, float]) -> None:
         if self.accelerator.log_with:
             self.accelerator.log(row, step=step)
         with (self.folder / METRICS_FILE).open("a", encoding="utf-8") as file:
@@ -139,6 +156,13 @@ def read_rows(path: Path) -> list[dict[str, float]]:
         if isinstance(row, dict) and "step" in row:
             rows.append(row)
     return rows
+
+
+def _run_id(file: Path) -> str:
+    """The id that a run has at a tracker, the same one whenever it is continued."""
+    if not file.is_file():
+        file.write_text(uuid.uuid4().hex, encoding="utf-8")
+    return file.read_text(encoding="utf-8")
 
 
 def _drop_beyond(path: Path, step: int) -> None:

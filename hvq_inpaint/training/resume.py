@@ -18,8 +18,8 @@ from .options import TrainingOptions, flag
 
 CONFIG_FILE = "config.yaml"
 
-# Another value would not fit the checkpoint, or would change what is drawn for a step.
-_FIXED = (
+# With another value it would be another run: it would not fit the checkpoint, or change what is drawn for a step.
+_OF_THE_RUN = (
     "preset",
     "fine_tune",
     "split",
@@ -30,8 +30,11 @@ _FIXED = (
     "seed",
     "quantization_warmup",
 )
-# Another value bends the run from here on: allowed, and said.
-_TOLD = (
+# On other images values of the validation are not to be compared with those before.
+OF_VALIDATION = ("validation", "validation_split", "validation_images", "validation_size")
+# Another value changes the run from here on: allowed, and told.
+_CHANGEABLE = (
+    "init",
     "dataset",
     "steps",
     "learning_rate",
@@ -48,6 +51,8 @@ _TOLD = (
     "feature_window",
     "mixed_precision",
     "micro_batch_size",
+    "ema_decay",
+    *OF_VALIDATION,
 )
 
 
@@ -86,18 +91,19 @@ def save_options(folder: Path, options: TrainingOptions) -> None:
     partial.replace(folder / CONFIG_FILE)
 
 
-def check_options(folder: Path, options: TrainingOptions) -> list[str]:
+def check_options(folder: Path, options: TrainingOptions) -> dict[str, str]:
     """Compare the options of the run in `folder` with those it is to be continued with.
 
     Returns:
-        A sentence for each difference that bends the run. All others, such as how often it is logged, change nothing.
+        A sentence for each option that differs and changes the run. All others, such as how often it is logged, change
+        nothing.
 
     Raises:
         InvalidInputError: a difference would make it another run.
     """
     path = folder / CONFIG_FILE
     if not path.is_file():
-        return []
+        return {}
     try:
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError):
@@ -105,16 +111,20 @@ def check_options(folder: Path, options: TrainingOptions) -> list[str]:
     if not isinstance(before, dict):
         raise InvalidInputError(f"{path} is torn: delete it, and be sure to give the options that the run had.")
     now = yaml.safe_load(to_file(options))
-    for name in _FIXED:
-        if before.get(name) != now.get(name):
-            raise InvalidInputError(_another_run(folder, name, before.get(name), now.get(name)))
+    another = [name for name in _OF_THE_RUN if before.get(name) != now.get(name)]
     if bool(before.get("ema_decay")) != bool(now["ema_decay"]):
-        raise InvalidInputError(_another_run(folder, "ema_decay", before.get("ema_decay", 0.0), now["ema_decay"]))
-    return [
-        f"Continuing with --{flag(name)} {now.get(name)} in place of {before.get(name)}."
-        for name in (*_TOLD, "ema_decay")
+        another.append("ema_decay")
+    if another:
+        name = another[0]
+        raise InvalidInputError(
+            f"{folder} holds a run with {_written(name, before.get(name))}, not {_written(name, now.get(name))}: "
+            "continue it with that, or choose another --output."
+        )
+    return {
+        name: f"Continuing with {_written(name, now.get(name))} in place of {_written(name, before.get(name))}."
+        for name in _CHANGEABLE
         if before.get(name) != now.get(name)
-    ]
+    }
 
 
 def check_batch(folder: Path, options: TrainingOptions, progress: Progress, processes: int) -> None:
@@ -134,7 +144,7 @@ def check_batch(folder: Path, options: TrainingOptions, progress: Progress, proc
     )
 
 
-def check_shares(options: TrainingOptions, progress: Progress, processes: int) -> tuple[Progress, str | None]:
+def enter_whole_epoch(options: TrainingOptions, progress: Progress, processes: int) -> tuple[Progress, str | None]:
     """Where to go on with a streamed set, which other processes or workers read in another order.
 
     Returns:
@@ -150,8 +160,10 @@ def check_shares(options: TrainingOptions, progress: Progress, processes: int) -
     return replace(progress, epoch=progress.epoch + 1, batch=0), remark
 
 
-def _another_run(folder: Path, name: str, before: Any, now: Any) -> str:
-    return (
-        f"{folder} holds a run with --{flag(name)} {before}, not {now}: "
-        "continue it with that, or choose another --output."
-    )
+def _written(name: str, value: Any) -> str:
+    """An option as it is written on the command line."""
+    if value is None:
+        return f"no --{flag(name)}"
+    if isinstance(value, bool):
+        return f"--{flag(name)}" if value else f"--no-{flag(name)}"
+    return " ".join([f"--{flag(name)}", *map(str, value if isinstance(value, list) else [value])])

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 from ..credibility import code_distances, credibility_weights
+from ..data import Sample
+from ..distributed import all_reduce_mean, apart
 from ..inpainter import HVQInpainter
 from ..losses import (
     LOSS_PRESETS,
@@ -20,6 +22,7 @@ from ..losses import (
     code_loss,
     credibility_loss,
     mid_loss,
+    pool_known,
     refiner_loss,
     vqvae_loss,
 )
@@ -44,8 +47,8 @@ class TrainingStage(nn.Module):
     def start(self, images: torch.Tensor) -> None:
         """Prepare the model on intact `images` (N, 3, S, S) at the very start; not called when a run is resumed."""
 
-    def before_step(self, step: int, image: torch.Tensor) -> Logs:
-        """Work that is no gradient step, done before step `step` (counted from 0)."""
+    def before_step(self, step: int, batch: Sample) -> Logs:
+        """Work that is no gradient step, done before step `step` (counted from 0) on this process's batch."""
         return {}
 
     def has_another_loss(self, step: int) -> bool:
@@ -77,8 +80,8 @@ class AutoencoderStage(TrainingStage):
         self.warmup = 0 if options.fine_tune else options.quantization_warmup
         self.warming_up = self.warmup > 0
 
-    def before_step(self, step: int, image: torch.Tensor) -> Logs:
-        vqvae, options = self.model.vqvae, self.options
+    def before_step(self, step: int, batch: Sample) -> Logs:
+        vqvae, options, image = self.model.vqvae, self.options, batch["image"]
         self.warming_up = step < self.warmup
         if self.warming_up:
             return {}
@@ -146,7 +149,8 @@ class AutoencoderStage(TrainingStage):
         vqvae = self.model.vqvae
         latents = [to_vectors(vqvae.encoder_a1(part)[1]) for part in images.split(16)]
         distances, _ = code_distances(torch.cat(latents), vqvae.global_quantizer.codebook)
-        self.model.credibility_map.calibrate(distances)
+        with apart():  # all processes have the same images
+            self.model.credibility_map.calibrate(distances)
 
 
 class EncoderStage(TrainingStage):
@@ -159,6 +163,18 @@ class EncoderStage(TrainingStage):
 
     name = "encoder"
     decisive = "validation/coarse_psnr"
+
+    def __init__(self, model: HVQInpainter, options: TrainingOptions) -> None:
+        super().__init__(model, options)
+        self.missing_share: torch.Tensor | None = None
+
+    def before_step(self, step: int, batch: Sample) -> Logs:
+        if self.options.code_weight:
+            known = batch["known"]
+            size = (known.shape[-2] // 4, known.shape[-1] // 4)  # that of the local codes
+            # Of the global batch, which a micro-batch does not know.
+            self.missing_share = all_reduce_mean((1 - pool_known(known, size)).mean())
+        return {}
 
     def start(self, images: torch.Tensor) -> None:
         if not self.options.fine_tune:
@@ -204,16 +220,19 @@ class EncoderStage(TrainingStage):
         damaged_latents: torch.Tensor,
         known: torch.Tensor,
     ) -> torch.Tensor:
-        """`losses.code_loss` of the local codes, on the scale of the clean batch's distances to them."""
+        """`losses.code_loss` of the local codes, on the scale of the clean images' distances to them: those of the
+        micro-batch over all processes, as with the threshold of Eq. (8).
+        """
         vqvae = self.model.vqvae
         with torch.no_grad():
             clean_quantized, _ = vqvae.global_quantizer.quantize(clean_latents)
             clean_local = vqvae.encoder_a2(clean_quantized, clean_mid)
             local_quantized, codes = vqvae.local_quantizer.quantize(clean_local)
-            scale = (clean_local.float() - local_quantized).square().sum(dim=1).mean().clamp_min(1e-12)
+            scale = all_reduce_mean((clean_local.float() - local_quantized).square().sum(dim=1).mean())
         damaged_quantized, _ = vqvae.global_quantizer.quantize(damaged_latents)
         damaged_local = vqvae.encoder_a2(damaged_quantized, damaged_mid)
-        return code_loss(damaged_local, codes, vqvae.local_quantizer.codebook, known, scale)
+        codebook = vqvae.local_quantizer.codebook
+        return code_loss(damaged_local, codes, codebook, known, scale.clamp_min(1e-12), self.missing_share)
 
 
 class RefinerStage(TrainingStage):
@@ -236,13 +255,13 @@ class RefinerStage(TrainingStage):
         self.shift = (0, 0)
         self.window = (slice(None), slice(None))
 
-    def before_step(self, step: int, image: torch.Tensor) -> Logs:
+    def before_step(self, step: int, batch: Sample) -> Logs:
         # LPIPS looks at every fourth pixel: were it always the same ones, a pattern of that width could please it.
         self.shift = (step % 4, step // 4 % 4)
         if size := self.options.feature_window:
             # Keyed by the step, so that a resumed run draws the same.
             random = RawRandom("feature window", self.options.seed, step)
-            corner = [random.integer(0, length - size) for length in image.shape[-2:]]
+            corner = [random.integer(0, length - size) for length in batch["image"].shape[-2:]]
             self.window = tuple(slice(start, start + size) for start in corner)
         return {}
 

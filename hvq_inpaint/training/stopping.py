@@ -71,39 +71,52 @@ def leave_signals_to_the_run(worker: int) -> None:
 
 @dataclass(frozen=True)
 class LossLevel:
-    """How high a loss was: its moving average over so many steps, and the lowest that this was."""
+    """How high a loss was: its moving average over so many steps, the lowest that this was, and how long ago."""
 
     steps: int = 0
     average: float = 0.0
     lowest: float | None = None
+    steps_since_lowest: int = 0
 
 
 class DivergenceWatch:
-    """Tells when a loss is no longer finite, or has risen for good.
+    """Tells when a loss or its gradient is no longer finite, or the loss has risen for good.
 
     Args:
         factor: the loss diverges when its moving average exceeds so many times the lowest that it had; 0: never.
-        window: steps over which it is averaged; the first so many are not judged.
+        skipped: so many gradients in a row may be infinite: the scaler of fp16 skips their steps, and tries half its
+            scale in the next one.
+        window: steps over which the loss is averaged; the first so many are not judged.
+
+    Attributes:
+        seen: how high the loss was so far.
+        has_risen: whether the last problem was that of a loss that has risen.
     """
 
-    def __init__(self, factor: float, window: int = 50) -> None:
-        self.factor, self.window = factor, window
+    def __init__(self, factor: float, skipped: int = 0, window: int = 50) -> None:
+        self.factor, self.skipped, self.window = factor, skipped, window
+        self.has_risen, self._infinite = False, 0
         self.restart()
 
     def restart(self) -> None:
         """Forget what was seen: from here on the loss is another one."""
         self.seen = LossLevel()
 
-    def problem(self, loss: float) -> str | None:
+    def problem(self, loss: float, gradient_norm: float) -> str | None:
         """What is wrong with the loss of one more step, None if nothing is."""
         if not math.isfinite(loss):
             return "is not finite"
+        self._infinite = 0 if math.isfinite(gradient_norm) else self._infinite + 1
+        if self._infinite > self.skipped:
+            in_a_row = f", as those of the {self.skipped} steps before it" if self.skipped else ""
+            return f"has a gradient that is not finite{in_a_row}"
         steps = self.seen.steps + 1
         average = self.seen.average + (loss - self.seen.average) / min(steps, self.window)
-        lowest = self.seen.lowest
+        lowest, since_lowest = self.seen.lowest, self.seen.steps_since_lowest + 1
         if steps >= self.window and (lowest is None or average < lowest):
-            lowest = average
-        self.seen = LossLevel(steps, average, lowest)
-        if self.factor and lowest is not None and average > self.factor * lowest:
+            lowest, since_lowest = average, 0
+        self.seen = LossLevel(steps, average, lowest, since_lowest)
+        self.has_risen = bool(self.factor) and lowest is not None and average > self.factor * lowest
+        if self.has_risen:
             return f"is on average {average / lowest:.1f} times its lowest"
         return None

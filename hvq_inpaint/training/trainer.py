@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import math
 import shutil
 import signal
@@ -21,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..config import HVQConfig
 from ..data import (
+    Sample,
     UnreadableImageError,
     decode_image,
     image_name,
@@ -36,7 +36,7 @@ from ..features import VGG19Features, load_vgg19
 from ..inpainter import TRAINING_STAGES, HVQInpainter
 from ..losses import LOSS_PRESETS
 from ..metrics import LPIPS, load_lpips
-from .batches import TrainingBatches, sample_options
+from .batches import Batch, TrainingBatches, sample_options
 from .cache import CachedInputs
 from .checkpoints import (
     Progress,
@@ -44,18 +44,19 @@ from .checkpoints import (
     checkpoint_folders,
     find_checkpoint,
     is_of_a_worker,
-    last_good,
     load_checkpoint,
     read_progress,
     save_checkpoint,
+    way_back,
 )
 from .log import TrainingLog
 from .micro_batches import MicroBatches
 from .options import TrainingOptions
 from .report import save_summary, summarise, summary_text, write_report
-from .resume import alone_in, check_batch, check_options, check_shares, save_options
+from .resume import OF_VALIDATION, alone_in, check_batch, check_options, enter_whole_epoch, save_options
 from .stages import AutoencoderStage, EncoderStage, RefinerStage, TrainingStage
 from .stopping import DivergenceWatch, StopRequest, TrainingStopped
+from .together import SharedError, tell_all, together
 from .unreadable import UnreadableImages
 from .validation import sample_grid, validate
 
@@ -64,9 +65,10 @@ CALIBRATION_IMAGES = 256
 
 def run(stages: list[TrainingOptions]) -> HVQInpainter:
     """Train the stages one after the other; returns the model after the last."""
-    stages = _resume_unfinished(stages)
-    # First, so that a missing feature network is told before hours of training, not after.
-    networks = [load_loss_networks(options) for options in stages]
+    with together():
+        stages = _resume_unfinished(stages)
+        # First, so that a missing feature network is told before hours of training, not after.
+        networks = [load_loss_networks(options) for options in stages]
     try:
         with StopRequest() as request:
             for options, of_stage in zip(stages, networks, strict=True):
@@ -75,12 +77,6 @@ def run(stages: list[TrainingOptions]) -> HVQInpainter:
                 model = train_stage(accelerator, options, of_stage, request=request)
                 if options is not stages[-1]:
                     _stop_between_stages(accelerator, options, request)
-    except OSError as error:
-        if isinstance(error, (NotADirectoryError, PermissionError)):
-            raise InvalidInputError(f"{stages[0].output} can't be written: {error.strerror}.") from None
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise InvalidInputError(f"The disk is full ({error}). Make room and continue with --resume auto.") from None
     except RuntimeError as error:
         if not is_of_a_worker(error):
             raise
@@ -175,8 +171,9 @@ def train_stage(
         request: to stop; None: one for this stage only.
     """
     with ExitStack() as stack:
-        if accelerator.is_main_process:
-            stack.enter_context(alone_in(Path(options.output) / options.stage))
+        with together():
+            if accelerator.is_main_process:
+                stack.enter_context(alone_in(Path(options.output) / options.stage))
         request = request or stack.enter_context(StopRequest())
         return _train_stage(accelerator, options, networks or LossNetworks(), model, cache, request)
 
@@ -193,32 +190,23 @@ def _train_stage(
     checkpoints = folder / "checkpoints"
     if options.resume and (folder / "model").is_dir():
         accelerator.print(f"Stage {options.stage} is done: {folder / 'model'}.")
-        if accelerator.is_main_process:
-            write_report(Path(options.output))  # which a kill may have left out
+        with together():
+            if accelerator.is_main_process:
+                write_report(Path(options.output))  # which a kill may have left out
         return (HVQInpainter if model is None else type(model)).from_pretrained(folder / "model")
     if not options.resume and (checkpoint_folders(checkpoints) or (folder / "model").is_dir()):
-        raise InvalidInputError(f"{folder} holds another run: continue it with --resume, or choose another --output.")
+        raise SharedError(f"{folder} holds another run: continue it with --resume, or choose another --output.")
 
     set_seed(options.seed)
-    model = model or _initial_model(options)
-    if networks.vgg19 is not None:
-        networks.vgg19.to(accelerator.device).calibrate(_calibration_images(accelerator, options))
-    if networks.lpips is not None:
-        networks.lpips.to(accelerator.device)
-    stage = _make_stage(model, options, networks)
-    batches = TrainingBatches(accelerator, options, cache)
-    held_out = []
-    if options.validation:
-        try:
-            held_out = validation_samples(
-                load_images(options.validation, options.validation_split),
-                options.validation_images,
-                options.validation_size,
-                options.mask_kinds,
-                options.seed,
-            )
-        except UnreadableImageError as error:
-            raise InvalidInputError(f"--validation must hold nothing but images: {error}") from None
+    with together():
+        model = model or _initial_model(options)
+        if networks.vgg19 is not None:
+            networks.vgg19.to(accelerator.device).calibrate(_calibration_images(accelerator, options))
+        if networks.lpips is not None:
+            networks.lpips.to(accelerator.device)
+        stage = _make_stage(model, options, networks)
+        batches = TrainingBatches(accelerator, options, cache)
+        held_out = _held_out_samples(options)
 
     torch.backends.cudnn.allow_tf32 = options.tf32  # of convolutions; matrix products, the codebooks' too, stay exact
     model.refiner.gradient_checkpointing = options.gradient_checkpointing
@@ -242,16 +230,20 @@ def _train_stage(
 
     progress = Progress()
     checkpoint = find_checkpoint(accelerator, checkpoints, options.resume) if options.resume else None
-    differences = check_options(folder, options) if options.resume else []
     if checkpoint is not None:
-        check_batch(folder, options, read_progress(checkpoint), accelerator.num_processes)
-        for difference in differences:
-            accelerator.print(difference)
-        if accelerator.is_main_process:
-            abandon_later(checkpoints, checkpoint)
+        with together():
+            differences = check_options(folder, options)
+            check_batch(folder, options, read_progress(checkpoint), accelerator.num_processes)
+        for sentence in differences.values():
+            accelerator.print(sentence)
+        with together():
+            if accelerator.is_main_process:
+                abandon_later(checkpoints, checkpoint)
         progress = load_checkpoint(accelerator, checkpoint, average)
+        if differences.keys() & OF_VALIDATION:  # values on other images are not to be compared
+            progress = dataclasses.replace(progress, best_step=None, best_value=None)
         accelerator.print(f"Continuing after step {progress.step}, from {checkpoint}.")
-        progress, remark = check_shares(options, progress, accelerator.num_processes)
+        progress, remark = enter_whole_epoch(options, progress, accelerator.num_processes)
         if remark:
             accelerator.print(remark)
         if progress.images not in (None, batches.images):
@@ -260,14 +252,18 @@ def _train_stage(
                 "they come in another order."
             )
     else:
-        stage.start(_calibration_images(accelerator, options))
+        with together():
+            images = _calibration_images(accelerator, options)
+        stage.start(images)
     log = TrainingLog(accelerator, folder, options, progress.step)
-    if accelerator.is_main_process:
-        save_options(folder, options)
+    with together():
+        if accelerator.is_main_process:
+            save_options(folder, options)
 
     stage.train()
     micro_batches = MicroBatches(accelerator, stage, wrapped, options.micro_batch_size)
-    watch = DivergenceWatch(options.divergence_factor)
+    # Under fp16 the scaler begins with a scale of 2^16, and halves it at each gradient that is not finite.
+    watch = DivergenceWatch(options.divergence_factor, 40 if accelerator.mixed_precision == "fp16" else 0)
     watch.seen = progress.loss_level  # a run that is continued in the midst of a rise takes no heart from it
     unreadables = UnreadableImages(accelerator, folder, options.unreadable_limit)
 
@@ -284,7 +280,7 @@ def _train_stage(
             waited = time.perf_counter() - waiting_since
             tensors = batch.samples.tensors
             step, saved = progress.step, False
-            events = stage.before_step(step, tensors["image"])
+            events = stage.before_step(step, tensors)
             if batch.left_out:
                 events["data/left_out"] = torch.tensor(float(batch.left_out))
             if stage.has_another_loss(step):
@@ -294,20 +290,20 @@ def _train_stage(
             loss, values = micro_batches.backward(tensors, optimizer.zero_grad)
             norm = accelerator.clip_grad_norm_(parameters, options.max_gradient_norm or math.inf)
             # All processes learn the same, and so stop together.
-            loss, signal_number, unreadable = _agree(accelerator, loss, request, len(batch.samples.unreadable))
+            loss, signal_number, unreadable, problems = _of_all(accelerator, loss, request, batch)
+            if problems:
+                log.close()
+                tell_all(batch.problem)
             if unreadable:
                 events["data/unreadable"] = torch.tensor(float(unreadables.note(batch.samples.unreadable)))
             too_many = unreadables.problem()
-            problem = watch.problem(loss)
-            # Under fp16 the scaler skips a step with such a gradient by itself and tries a smaller scale.
-            if problem is None and accelerator.mixed_precision != "fp16" and not torch.isfinite(norm):
-                problem = "has a gradient that is not finite"
+            problem = watch.problem(loss, float(norm))
             if problem:
                 log.close()
-                raise InvalidInputError(
+                raise SharedError(
                     f"The loss of step {step + 1} (epoch {batch.epoch}, batch {batch.number}: "
                     f"{_listed(gather_object(batch.samples.names))}) {problem}. "
-                    f"{last_good(checkpoints)} Continue with --resume auto and a lower --learning-rate."
+                    f"{way_back(checkpoints, progress, watch.has_risen)} and a lower --learning-rate."
                 )
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -348,12 +344,12 @@ def _train_stage(
                 save(progress)
             if too_many:  # not before its step is done, of which the codebooks know already
                 log.close()
-                raise InvalidInputError(too_many)
+                raise SharedError(too_many)
             if signal_number:
                 log.close()
                 raise TrainingStopped(
                     f"Stopped by {signal.Signals(signal_number).name} after step {progress.step}. "
-                    f"{last_good(checkpoints)} Continue with --resume auto.",
+                    f"{way_back(checkpoints, progress)}.",
                     signal_number,
                 )
     log.close()
@@ -361,28 +357,45 @@ def _train_stage(
     if average is not None:
         model.load_state_dict(average.module.state_dict())
     stage.eval()
-    stage.finish(_calibration_images(accelerator, options))
+    with together():
+        images = _calibration_images(accelerator, options)
+    stage.finish(images)
     model.set_training_stage(None)
     model.eval()
-    if accelerator.is_main_process:
-        partial = folder / "partial-model"
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
-            model.save_pretrained(partial)
-        except SafetensorError as error:
-            raise InvalidInputError(
-                f"The model can't be written ({error}). {last_good(checkpoints)} "
-                "Make room and continue with --resume auto."
-            ) from None
-        summary = summarise(
-            folder, options, progress, batches.per_epoch, device_name(accelerator.device), torch.__version__
-        )
-        save_summary(summary, folder)
-        partial.rename(folder / "model")
-        print(f"{summary_text(summary)}\nReport: {write_report(Path(options.output))}")
-    accelerator.wait_for_everyone()
+    with together():
+        if accelerator.is_main_process:
+            partial = folder / "partial-model"
+            shutil.rmtree(partial, ignore_errors=True)
+            try:
+                model.save_pretrained(partial)
+            except SafetensorError as error:
+                raise InvalidInputError(
+                    f"The model can't be written ({error}): make room. {way_back(checkpoints, progress)}."
+                ) from None
+            summary = summarise(
+                folder, options, progress, batches.per_epoch, device_name(accelerator.device), torch.__version__
+            )
+            save_summary(summary, folder)
+            partial.rename(folder / "model")
+            print(f"{summary_text(summary)}\nReport: {write_report(Path(options.output))}")
     accelerator.print(f"Stage {options.stage} is done: {folder / 'model'}.")
     return model
+
+
+def _held_out_samples(options: TrainingOptions) -> list[Sample]:
+    """What is validated on; nothing without --validation."""
+    if not options.validation:
+        return []
+    try:
+        return validation_samples(
+            load_images(options.validation, options.validation_split),
+            options.validation_images,
+            options.validation_size,
+            options.mask_kinds,
+            options.seed,
+        )
+    except UnreadableImageError as error:
+        raise InvalidInputError(f"--validation must hold nothing but images: {error}") from None
 
 
 def _initial_model(options: TrainingOptions) -> HVQInpainter:
@@ -408,13 +421,17 @@ def _initial_model(options: TrainingOptions) -> HVQInpainter:
     return model
 
 
-def _agree(accelerator: Accelerator, loss: torch.Tensor, request: StopRequest, number: int) -> tuple[float, int, int]:
-    """The mean loss of all processes, the signal that asked any of them to stop, or 0, and the sum of `number`; the
-    same on all.
+def _of_all(
+    accelerator: Accelerator, loss: torch.Tensor, request: StopRequest, batch: Batch
+) -> tuple[float, int, int, int]:
+    """The mean loss of all processes, the signal that asked any of them to stop, or 0, how many images could not be
+    used, and how many processes can't go on; the same on all.
     """
-    said = torch.stack([loss.float(), loss.new_tensor(float(request.signal_number)), loss.new_tensor(float(number))])
-    everyone = accelerator.gather(said[None])  # (processes, 3)
-    return float(everyone[:, 0].mean()), int(everyone[:, 1].max()), int(everyone[:, 2].sum())
+    here = (request.signal_number, len(batch.samples.unreadable), batch.problem is not None)
+    said = torch.stack([loss.float(), *(loss.new_tensor(float(number)) for number in here)])
+    everyone = accelerator.gather(said[None])  # (processes, 4)
+    _, _, unreadable, problems = everyone.sum(dim=0).tolist()
+    return float(everyone[:, 0].mean()), int(everyone[:, 1].max()), int(unreadable), int(problems)
 
 
 def _listed(names: list[str], number: int = 8) -> str:
@@ -443,7 +460,8 @@ def _calibration_images(accelerator: Accelerator, options: TrainingOptions) -> t
     """Intact training crops, the same on every process: (N, 3, S, S), N at most `CALIBRATION_IMAGES`."""
     images = undecoded(load_images(options.dataset, options.split, options.streaming))
     if options.streaming:
-        rows = images.take(CALIBRATION_IMAGES)
+        # The first ones may be all alike; shuffled, they come from several shards.
+        rows = images.shuffle(seed=options.seed, buffer_size=4 * CALIBRATION_IMAGES).take(CALIBRATION_IMAGES)
     else:
         rows = (images[index] for index in spread(len(images), CALIBRATION_IMAGES))
     samples, pixels = sample_options(options), []

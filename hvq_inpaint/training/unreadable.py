@@ -7,6 +7,8 @@ from pathlib import Path
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
+from .together import together
+
 UNREADABLE_FILE = "unreadable.txt"
 
 
@@ -37,9 +39,10 @@ class UnreadableImages:
         met = dict(pair for of_process in gather_object([unreadable]) for pair in of_process.items())
         fresh = {name: " ".join(reason.split()) for name, reason in met.items() if name not in self.reasons}
         self.reasons.update(fresh)
-        if self.accelerator.is_main_process and fresh:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.writelines(f"{name}\t{reason}\n" for name, reason in fresh.items())
+        with together():
+            if self.accelerator.is_main_process and fresh:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.writelines(f"{name}\t{reason}\n" for name, reason in fresh.items())
         for reason in fresh.values():
             self.accelerator.print(f"An image is left out: {reason}")
         return len(self.reasons)
