@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from io import BytesIO
+from itertools import count, islice
 from pathlib import Path
 
 import datasets
@@ -28,14 +30,13 @@ STEPS = 14
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder, number = tmp_path_factory.mktemp("shards"), 0
+    folder, numbers = tmp_path_factory.mktemp("shards"), count()
     for shard, length in enumerate(SHARES):
         rows = []
-        for number in range(number, number + length):
+        for number in islice(numbers, length):
             file = BytesIO()
             Image.fromarray(make_pixels(32, 40, number)).save(file, format="PNG")
             rows.append({"bytes": file.getvalue(), "path": f"{number:02d}.png"})
-        number += 1
         datasets.Dataset.from_dict({"image": rows}).to_parquet(folder / f"train-{shard}.parquet")
     return folder
 
@@ -74,10 +75,8 @@ def kill_after(shards: Path, output: Path, step: int, seconds: float) -> bool:
         if rows and rows[-1]["step"] >= step and metrics.stat().st_mtime_ns != written:
             break
         time.sleep(0.02)
-    try:
+    with suppress(subprocess.TimeoutExpired):
         process.wait(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        pass
     ended = process.poll() is not None
     if not ended:
         os.killpg(process.pid, signal.SIGKILL)

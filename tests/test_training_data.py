@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from pathlib import Path
 
+import datasets
 import pytest
 import torch
+from accelerate import Accelerator
 from conftest import make_model, make_pixels
 from PIL import Image
 from safetensors.torch import load_file

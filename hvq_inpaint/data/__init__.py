@@ -1,6 +1,6 @@
 """Images for training and validation: where they come from, and the samples that are made of them."""
 
-from .loading import InpaintingDataset, InpaintingStream, NamedSample, shards_are_shared
+from .loading import InpaintingDataset, InpaintingStream, NamedSample, shards_are_shared, without_pauses
 from .samples import Sample, SampleOptions, center_crop, make_sample, validation_samples
 from .sources import (
     UnreadableImageError,
@@ -27,8 +27,9 @@ __all__ = [
     "load_images",
     "make_sample",
     "open_upright",
-    "shards_are_shared",
+    "shards_are_shared, without_pauses",
     "spread",
     "undecoded",
     "validation_samples",
+    "without_pauses",
 ]

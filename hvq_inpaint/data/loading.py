@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -51,6 +52,20 @@ class InpaintingDataset(Dataset):
             return name, make_sample(decode_image(value, name), self.options, self.epoch, index)
         except UnreadableImageError as error:
             return name, error
+
+
+@contextmanager
+def without_pauses() -> Iterator[None]:
+    """Read Parquet without the seconds that `datasets` sleeps each time it has come to an end, lest the interpreter end
+    before Arrow's threads: for a process that goes on.
+    """
+    from datasets import config
+
+    pause, config.SLEEP_TIME_ON_THREADS_SHUTDOWN = config.SLEEP_TIME_ON_THREADS_SHUTDOWN, 0
+    try:
+        yield
+    finally:
+        config.SLEEP_TIME_ON_THREADS_SHUTDOWN = pause
 
 
 def shards_are_shared(shards: int, readers: int) -> bool:

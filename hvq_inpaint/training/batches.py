@@ -24,6 +24,7 @@ from ..data import (
     UnreadableImageError,
     load_images,
     shards_are_shared,
+    without_pauses,
 )
 from ..errors import InvalidInputError
 from .cache import CachedInputs
@@ -219,7 +220,7 @@ class TrainingBatches:
             multiprocessing_context=_start_method() if is_stream and workers else None,
             collate_fn=_unchanged if is_stream else stack,
             pin_memory=self.accelerator.device.type == "cuda",
-            worker_init_fn=_begin_to_stream if is_stream else leave_signals_to_the_run,
+            worker_init_fn=leave_signals_to_the_run,
             **how,
         )
 
@@ -245,16 +246,6 @@ def stack(items: Sequence[NamedSample | list[NamedSample]]) -> Samples:
 
 def _unchanged(part: Samples | None) -> Samples | None:
     return part
-
-
-def _begin_to_stream(worker: int) -> None:
-    """For a process that reads Parquet."""
-    import datasets
-
-    leave_signals_to_the_run(worker)
-    # Seconds that datasets sleeps at the end of each epoch, lest the interpreter end before Arrow's threads: a worker
-    # goes on with the next epoch, and leaves without the interpreter's end.
-    datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0
 
 
 def _in_turn(workers: Sequence[Iterator[Samples | None]]) -> Iterator[Samples]:
@@ -305,13 +296,14 @@ class _EndlessParts(IterableDataset):
 
     def __iter__(self) -> Iterator[Samples | None]:
         self.stream.pass_over(self.passed_over)
-        for epoch in count(self.epoch):
-            self.stream.set_epoch(epoch)
-            named = iter(self.stream)
-            while part := list(islice(named, self.size)):
-                yield stack(part)
-            yield None
-            self.stream.pass_over(0)
+        with without_pauses():
+            for epoch in count(self.epoch):
+                self.stream.set_epoch(epoch)
+                named = iter(self.stream)
+                while part := list(islice(named, self.size)):
+                    yield stack(part)
+                yield None
+                self.stream.pass_over(0)
 
 
 class _ByKey(Dataset):

@@ -29,6 +29,7 @@ from ..data import (
     spread,
     undecoded,
     validation_samples,
+    without_pauses,
 )
 from ..errors import InvalidInputError
 from ..execution import device_name
@@ -465,12 +466,13 @@ def _calibration_images(accelerator: Accelerator, options: TrainingOptions) -> t
     else:
         rows = (images[index] for index in spread(len(images), CALIBRATION_IMAGES))
     samples, pixels = sample_options(options), []
-    for index, row in enumerate(rows):
-        try:
-            image = decode_image(row["image"], image_name(row["image"]))
-        except UnreadableImageError:
-            continue  # told when a step meets it
-        pixels.append(make_sample(image, samples, 0, index)["image"])
+    with without_pauses():
+        for index, row in enumerate(rows):
+            try:
+                image = decode_image(row["image"], image_name(row["image"]))
+            except UnreadableImageError:
+                continue  # told when a step meets it
+            pixels.append(make_sample(image, samples, 0, index)["image"])
     if not pixels:
         raise InvalidInputError(f"None of the first images of {options.dataset} can be used.")
     return torch.stack(pixels).to(accelerator.device)
