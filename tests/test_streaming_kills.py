@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from io import BytesIO
 from itertools import count, islice
 from pathlib import Path
@@ -41,59 +41,71 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(shards: Path, output: Path) -> subprocess.Popen:
-    """The launcher, with its processes in a group of their own."""
+def start(shards: Path, output: Path) -> list[subprocess.Popen]:
+    """Both processes, as a launcher starts them."""
     if not output.is_dir():
         make_model().save_pretrained(output / "autoencoder" / "model")
-    launch = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no"
-    launch += f" --dynamo_backend no {ROOT / 'train_accelerate.py'}"
     training = f"--stage encoder --preset tiny --steps {STEPS} --batch-size 2 --crop-size 32 --mask-size 32 --workers 2"
-    training += " --checkpoint-every 3 --log-every 1 --log-with none --streaming --resume"
-    return subprocess.Popen(
-        [sys.executable, *launch.split(), "--dataset", str(shards), "--output", str(output), *training.split()],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        start_new_session=True,
-    )
+    training += " --checkpoint-every 3 --log-every 1 --log-with none --mixed-precision no --streaming --resume"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        there = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1]), "WORLD_SIZE": "2"}
+    there.update(ACCELERATE_USE_CPU="true", OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT))
+    data = ["--dataset", str(shards), "--output", str(output)]
+    return [
+        subprocess.Popen(
+            [sys.executable, str(ROOT / "train_accelerate.py"), *data, *training.split()],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **there, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            start_new_session=True,
+        )
+        for rank in range(2)
+    ]
 
 
 def finish(shards: Path, output: Path) -> dict[str, torch.Tensor]:
-    assert start(shards, output).wait(timeout=240) == 0
+    assert [process.wait(timeout=240) for process in start(shards, output)] == [0, 0]
+    progress = read_progress(checkpoint_folders(output / "encoder" / "checkpoints")[-1])
+    assert (progress.processes, progress.epoch, progress.step) == (2, 3, STEPS)
     return load_file(output / "encoder" / "model" / "model.safetensors")
 
 
-def kill_after(shards: Path, output: Path, step: int, seconds: float) -> bool:
-    """Start, and kill all processes at once so many seconds after a step was logged; False if the run ended before."""
-    process = start(shards, output)
+def kill_after(shards: Path, output: Path, step: int) -> dict[int, float]:
+    """Start, and kill all processes at once when a step was logged; the losses that were logged, by step."""
+    processes = start(shards, output)
     metrics = output / "encoder" / "metrics.jsonl"
-    written = metrics.stat().st_mtime_ns if metrics.exists() else 0
+    before = metrics.stat().st_mtime_ns if metrics.exists() else 0
     deadline = time.monotonic() + 240
-    while process.poll() is None and time.monotonic() < deadline:
+    rows = []
+    # What the run before had logged beyond its checkpoint goes first.
+    while not rows or rows[-1]["step"] < step or metrics.stat().st_mtime_ns == before:
+        assert time.monotonic() < deadline and processes[0].poll() is None
         rows = read_rows(metrics)
-        # Those of the run before, beyond its checkpoint, go first.
-        if rows and rows[-1]["step"] >= step and metrics.stat().st_mtime_ns != written:
-            break
-        time.sleep(0.02)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=seconds)
-    ended = process.poll() is not None
-    if not ended:
+    for process in processes:
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    return not ended
+        process.wait()
+    return {row["step"]: row["loss"] for row in read_rows(metrics)}
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.slow)])
-def test_killed_streamed_runs_of_two_processes_end_in_the_same_weights(shards, tmp_path, kills):
+def losses_of(output: Path) -> dict[int, float]:
+    return {row["step"]: row["loss"] for row in read_rows(output / "encoder" / "metrics.jsonl")}
+
+
+def test_a_killed_run_repeats_the_steps_after_its_checkpoint(shards, tmp_path):
+    seen = kill_after(shards, tmp_path / "run", 11)  # in the third epoch, two steps after a checkpoint
+    finish(shards, tmp_path / "run")
+    losses = losses_of(tmp_path / "run")
+    assert list(losses) == list(range(1, STEPS + 1))
+    assert len(seen) >= 11 and seen == {step: losses[step] for step in seen}
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_ten_times_ends_in_the_same_weights(shards, tmp_path):
     whole = finish(shards, tmp_path / "whole")
-    output, chance = tmp_path / "killed", random.Random(kills)
-    # In the midst of the second epoch, or anywhere.
-    steps = [6] if kills == 1 else [chance.randrange(1, STEPS - 2) for _ in range(kills)]
-    assert [kill_after(shards, output, step, chance.uniform(0, 0.1)) for step in sorted(steps)] == [True] * kills
-    weights = finish(shards, output)
+    chance = random.Random(0)
+    for step in sorted(chance.randrange(1, STEPS - 2) for _ in range(10)):
+        kill_after(shards, tmp_path / "killed", step)
+    weights = finish(shards, tmp_path / "killed")
     assert all(torch.equal(weights[name], tensor) for name, tensor in whole.items())
-    progress = read_progress(checkpoint_folders(output / "encoder" / "checkpoints")[-1])
-    assert (progress.processes, progress.epoch, progress.step) == (2, 3, STEPS)
-    rows, of_whole = (read_rows(folder / "encoder" / "metrics.jsonl") for folder in (output, tmp_path / "whole"))
-    assert [row["loss"] for row in rows] == [row["loss"] for row in of_whole]
+    assert losses_of(tmp_path / "killed") == losses_of(tmp_path / "whole")

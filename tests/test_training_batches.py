@@ -36,12 +36,6 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def no_sleep(monkeypatch):
-    """Of datasets, 5 seconds at the end of each epoch of Parquet that is streamed without workers."""
-    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
-
-
 @pytest.fixture(scope="module")
 def shards(photographs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("packed") / "shards"
@@ -150,11 +144,13 @@ def test_too_few_shards_are_told(shards, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_workers_do_not_sleep_between_epochs(monkeypatch):
+def test_no_one_sleeps_between_epochs(monkeypatch, shards):
+    slept = []
     monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 5)
-    monkeypatch.setattr(batches, "leave_signals_to_the_run", lambda worker: None)
-    batches._begin_to_stream(0)
-    assert datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN == 0
+    monkeypatch.setattr(datasets.iterable_dataset.time, "sleep", slept.append)
+    first_batches(options_of(shards, streaming=True, workers=0), 12)
+    assert set(slept) == {0}
+    assert datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN == 5  # for others
 
 
 def test_a_worker_whose_epoch_is_over_waits_for_the_others():

@@ -27,7 +27,7 @@ __all__ = [
     "load_images",
     "make_sample",
     "open_upright",
-    "shards_are_shared, without_pauses",
+    "shards_are_shared",
     "spread",
     "undecoded",
     "validation_samples",
