@@ -91,7 +91,7 @@ def summarise(
     for row in rows:
         step = int(row["step"])
         for name, value in row.items():
-            if name.startswith("data/") or name.endswith("_restarts"):
+            if name.startswith(("data/", "scaler/")) or name.endswith("_restarts"):
                 events[name] += value
             elif name not in ("step", "learning_rate", "data_seconds"):
                 entry = values.setdefault(name, {"first": value})

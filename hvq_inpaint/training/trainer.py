@@ -323,7 +323,11 @@ def _train_stage(
                 images=batches.images,
                 loss_level=watch.seen,
             )
-            same = {"loss": loss, "gradient_norm": float(norm), "learning_rate": schedule.get_last_lr()[0]}
+            same = {"loss": loss, "learning_rate": schedule.get_last_lr()[0]}
+            if torch.isfinite(norm):
+                same["gradient_norm"] = float(norm)
+            else:  # under fp16 only; JSON has no infinity
+                events["scaler/skipped_steps"] = torch.tensor(1.0)
             if log.is_due(progress.step):
                 same.update({name: float(value) for name, value in stage.step_logs().items()})
             log.step(progress.step, values, same, events, waited)
