@@ -6,10 +6,16 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from conftest import make_model
+from pytest import MonkeyPatch
 
 from hvq_inpaint.credibility import CredibilityMap, credibility_weights
-from hvq_inpaint.distributed import all_gather_rows, apart
+from hvq_inpaint.distributed import all_gather_rows, all_reduce_mean, apart
+from hvq_inpaint.losses import code_loss
 from hvq_inpaint.quantizer import EMAQuantizer
+from hvq_inpaint.training import stages
+from hvq_inpaint.training.command_line import parse_options
+from hvq_inpaint.training.stages import AutoencoderStage, EncoderStage
 
 PROCESSES = 2
 
@@ -45,6 +51,7 @@ def compute(quantizer: EMAQuantizer, clean: torch.Tensor, damaged: torch.Tensor)
     credibility = CredibilityMap()
     credibility.calibrate(clean.abs().reshape(-1))
     results["quantiles"] = credibility.quantiles.clone()
+    results["mean"] = all_reduce_mean(clean.mean())
     with torch.no_grad():
         quantizer.counts[:5] = 0
     results["restarted_number"] = torch.tensor(
@@ -54,10 +61,29 @@ def compute(quantizer: EMAQuantizer, clean: torch.Tensor, damaged: torch.Tensor)
     return results
 
 
+def of_code_weight(clean: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What the loss of the codes takes from the global batch, and a stage's calibration, with other images in each."""
+    options = parse_options(
+        ["--stage", "encoder", "--dataset", "x", "--output", "x", "--crop-size", "32", "--code-weight", "1"]
+    )[0]
+    model = make_model()
+    stage = EncoderStage(model, options).train()
+    image = clean.reshape(2, 1, 16, 16).repeat(1, 3, 2, 2).sigmoid()
+    known = (image[:, :1] > image.mean() + 0.05).float()
+    given = []
+    with MonkeyPatch.context() as patch:
+        patch.setattr(stages, "code_loss", lambda *details: given.extend(details[-2:]) or code_loss(*details))
+        stage.before_step(0, {"image": image, "known": known})
+        stage(image, known)
+    AutoencoderStage(model, options).finish(image)
+    return {"scale": given[0], "missing_share": given[1], "calibrated": model.credibility_map.quantiles}
+
+
 def worker(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=PROCESSES)
     clean, damaged = (latents.chunk(PROCESSES)[rank] for latents in make_latents())
     results = compute(make_quantizer(), clean, damaged)
+    results.update(of_code_weight(clean))
     results["gathered"] = all_gather_rows(torch.full((rank + 1, 2), float(rank)))
     torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
@@ -72,7 +98,8 @@ def results(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "name", ["codebook", "counts", "sums", "max_dist", "paper_max_dist", "quantiles", "of_parts", "batch_counts"]
+    "name",
+    ["codebook", "counts", "sums", "max_dist", "paper_max_dist", "quantiles", "mean", "of_parts", "batch_counts"],
 )
 def test_two_processes_equal_one(results, name):
     alone, (first, second) = results
@@ -108,3 +135,14 @@ def test_rows_of_different_number_are_gathered(results):
 def test_a_process_that_acts_apart_asks_no_other(results):
     _, together = results
     assert [int(part["own_rows"]) for part in together] == [2, 2]
+
+
+def test_the_loss_of_the_codes_is_that_of_the_global_batch(results):
+    _, (first, second) = results
+    assert torch.equal(first["scale"], second["scale"])
+    assert torch.equal(first["missing_share"], second["missing_share"])
+
+
+def test_a_stage_is_calibrated_by_each_process_for_itself(results):
+    _, (first, second) = results  # on the same images but in this test
+    assert not torch.equal(first["calibrated"], second["calibrated"])

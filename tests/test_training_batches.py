@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import threading
 from collections import Counter
 from itertools import islice
@@ -24,6 +25,7 @@ from hvq_inpaint.training import batches
 from hvq_inpaint.training.batches import Batch, Samples, SharedStream, TrainingBatches, sample_options, stack
 from hvq_inpaint.training.checkpoints import Progress
 from hvq_inpaint.training.options import TrainingOptions
+from hvq_inpaint.training.together import SharedError
 
 IMAGES = 11
 
@@ -232,6 +234,9 @@ class Ranks:
         self.barrier.wait(timeout=30)
         return everyone
 
+    def gather_object(self, objects: list) -> list:
+        return [one for of_rank in self.exchange(objects) for one in of_rank]
+
     def run(self, function) -> list:
         results = [None] * self.number
 
@@ -247,6 +252,29 @@ class Ranks:
         for thread in threads:
             thread.join()
         return results
+
+
+def test_what_one_process_can_t_read_ends_all(monkeypatch):
+    ranks = Ranks(3)
+    monkeypatch.setattr(batches, "gather_object", ranks.gather_object)
+
+    def iterate(accelerator):
+        end = Samples(problem="A shard is torn.") if accelerator.process_index == 1 else part_of([7, 8, 9])
+        with pytest.raises(SharedError, match=r"^A shard is torn\.$"):
+            list(SharedStream(accelerator, [part_of([0, 1, 2, 3]), end], 2))
+        return True
+
+    assert ranks.run(iterate) == [True] * 3
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_torn_shard_is_a_sentence(tmp_path, shards, workers):
+    for shard in shards.iterdir():
+        shutil.copy(shard, tmp_path)
+    last = sorted(tmp_path.iterdir())[-1]
+    last.write_bytes(last.read_bytes()[:-200])
+    with pytest.raises(InvalidInputError, match=r"^A shard of the dataset can't be read: .*Parquet magic bytes"):
+        first_batches(options_of(tmp_path, streaming=True, workers=workers), 50)
 
 
 def part_of(numbers: list[int]) -> Samples:
@@ -277,7 +305,7 @@ def test_streams_of_any_lengths_make_as_many_batches_as_there_are(lengths, size,
         return list(shared), shared
 
     before = batches.gather_object
-    batches.gather_object = lambda objects: [one for of_rank in ranks.exchange(objects) for one in of_rank]
+    batches.gather_object = ranks.gather_object
     try:
         results = ranks.run(iterate)
     finally:

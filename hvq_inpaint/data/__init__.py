@@ -9,6 +9,7 @@ from .sources import (
     list_images,
     load_images,
     open_upright,
+    rows_of,
     spread,
     undecoded,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "load_images",
     "make_sample",
     "open_upright",
+    "rows_of",
     "shards_are_shared",
     "spread",
     "undecoded",

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset
 
 from .samples import Sample, SampleOptions, make_sample
-from .sources import UnreadableImageError, decode_image, image_name, undecoded
+from .sources import UnreadableImageError, decode_image, image_name, rows_of, undecoded
 
 # An image's name, and its sample, or why there is none.
 NamedSample = tuple[str, Sample | UnreadableImageError]
@@ -112,7 +112,7 @@ class InpaintingStream(IterableDataset):
         self.passed_over = rows
 
     def __iter__(self) -> Iterator[NamedSample]:
-        for position, row in enumerate(self.images):
+        for position, row in enumerate(rows_of(self.images)):
             name = image_name(row["image"])
             try:
                 image = decode_image(row["image"], name)  # also of those passed over: who knows if it can be

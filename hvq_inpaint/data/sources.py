@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,20 @@ def undecoded(images: Any) -> Any:
     import datasets
 
     return images.cast_column("image", datasets.Image(decode=False))
+
+
+def rows_of(images: Any) -> Iterator[dict[str, Any]]:
+    """The rows of a dataset that is streamed.
+
+    Raises:
+        InvalidInputError: a shard is torn, or can't be reached; `datasets` logs which.
+    """
+    import datasets
+
+    try:
+        yield from images
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:  # Arrow's are ValueErrors
+        raise InvalidInputError(f"A shard of the dataset can't be read: {str(error).splitlines()[0]}") from None
 
 
 def _is_empty(value: dict[str, Any] | None) -> bool:

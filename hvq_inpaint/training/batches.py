@@ -45,17 +45,19 @@ class Samples:
         tensors: each (N, ...), by their names; empty if N is 0.
         names: of the N images.
         unreadable: a sentence for each image that was met and can't be used, by the image's name.
+        problem: why no more can be read.
     """
 
     tensors: Sample = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
+    problem: str | None = None
 
     def __len__(self) -> int:
         return len(self.names)
 
     def part(self, start: int, end: int | None = None) -> Samples:
-        """Samples `start` to `end`, and nothing of what was unreadable."""
+        """Samples `start` to `end` and nothing else."""
         return Samples({name: tensor[start:end] for name, tensor in self.tensors.items()}, self.names[start:end])
 
     def pin_memory(self) -> Samples:
@@ -67,13 +69,15 @@ class Samples:
         """All samples of `parts`, in order."""
         filled = [part for part in parts if len(part)]
         unreadable = {name: reason for part in parts for name, reason in part.unreadable.items()}
+        problem = next((part.problem for part in parts if part.problem), None)
         if len(filled) == 1:  # the common case: nothing is copied
-            return replace(filled[0], unreadable=unreadable)
+            return replace(filled[0], unreadable=unreadable, problem=problem)
         names = filled[0].tensors if filled else ()
         return Samples(
             {name: torch.cat([part.tensors[name] for part in filled]) for name in names},
             [name for part in filled for name in part.names],
             unreadable,
+            problem,
         )
 
 
@@ -289,7 +293,10 @@ class _EndlessKeys(Sampler[list[tuple[int, int]]]):
 
 
 class _EndlessParts(IterableDataset):
-    """A stream's samples in parts of `size`, epoch after epoch from one on; None says that an epoch is over."""
+    """A stream's samples in parts of `size`, epoch after epoch from one on; None says that an epoch is over.
+
+    The part after which nothing more can be read says so.
+    """
 
     def __init__(self, stream: InpaintingStream, size: int, epoch: int, passed_over: int) -> None:
         self.stream, self.size, self.epoch, self.passed_over = stream, size, epoch, passed_over
@@ -300,8 +307,11 @@ class _EndlessParts(IterableDataset):
             for epoch in count(self.epoch):
                 self.stream.set_epoch(epoch)
                 named = iter(self.stream)
-                while part := list(islice(named, self.size)):
-                    yield stack(part)
+                try:
+                    while part := list(islice(named, self.size)):
+                        yield stack(part)
+                except InvalidInputError as error:  # raised here it would end this process alone
+                    yield Samples(problem=str(error))
                 yield None
                 self.stream.pass_over(0)
 
@@ -328,6 +338,8 @@ class _ByKey(Dataset):
 
 class SharedStream:
     """Whole batches for all processes, as many for each, out of streams that differ in length; iterated once.
+
+    All processes raise what any of them can't read.
 
     A process whose stream has ended is given what others have left. At most one incomplete batch, over all processes,
     is left out at the end.
@@ -382,9 +394,12 @@ class SharedStream:
 
     def _of_all(self) -> tuple[list[int], list[bool]]:
         """How many samples each process holds, and whether its stream has ended."""
-        mine = torch.tensor([[len(self.held), self.ended]], device=self.accelerator.device)
-        everyone = self.accelerator.gather(mine).tolist()
-        return [number for number, _ in everyone], [bool(ended) for _, ended in everyone]
+        here = [[len(self.held), self.ended, self.held.problem is not None]]
+        everyone = self.accelerator.gather(torch.tensor(here, device=self.accelerator.device)).tolist()
+        counts, ended, has_problem = zip(*everyone, strict=True)
+        if any(has_problem):
+            raise SharedError(next(filter(None, gather_object([self.held.problem]))))
+        return list(counts), [bool(value) for value in ended]
 
     def _even_out(self, counts: list[int], rank: int) -> None:
         """Move samples from those that hold more than a batch to those that hold less, both in the order of ranks."""

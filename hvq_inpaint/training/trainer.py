@@ -26,6 +26,7 @@ from ..data import (
     image_name,
     load_images,
     make_sample,
+    rows_of,
     spread,
     undecoded,
     validation_samples,
@@ -466,7 +467,7 @@ def _calibration_images(accelerator: Accelerator, options: TrainingOptions) -> t
     images = undecoded(load_images(options.dataset, options.split, options.streaming))
     if options.streaming:
         # The first ones may be all alike; shuffled, they come from several shards.
-        rows = images.shuffle(seed=options.seed, buffer_size=4 * CALIBRATION_IMAGES).take(CALIBRATION_IMAGES)
+        rows = rows_of(images.shuffle(seed=options.seed, buffer_size=4 * CALIBRATION_IMAGES).take(CALIBRATION_IMAGES))
     else:
         rows = (images[index] for index in spread(len(images), CALIBRATION_IMAGES))
     samples, pixels = sample_options(options), []
