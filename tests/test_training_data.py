@@ -15,10 +15,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from hvq_inpaint import InvalidInputError
+from hvq_inpaint.data import InpaintingDataset, InpaintingStream, SampleOptions, load_images
 from hvq_inpaint.training import trainer
 from hvq_inpaint.training.checkpoints import Progress, read_progress
 from hvq_inpaint.training.command_line import parse_options
 from hvq_inpaint.training.resume import enter_whole_epoch
+from hvq_inpaint.training.unreadable import UnreadableImages
 
 IMAGES = 9
 STEPS = 7
@@ -140,3 +142,18 @@ def test_a_stream_is_calibrated_on_images_of_several_shards(tmp_path, monkeypatc
     [options] = parse_options(["--dataset", str(tmp_path), *more.split()])
     images = trainer._calibration_images(Accelerator(), options)
     assert len(images) == 6 and set(images.unique().tolist()) == {0.0, 1.0}
+
+
+def test_images_of_one_name_are_told_apart_when_they_are_torn(tmp_path):
+    rows = [{"bytes": bytes([number]), "path": "a\tb.png"} for number in (1, 2, 2)]
+    datasets.Dataset.from_dict({"image": rows}).to_parquet(tmp_path / "train-0.parquet")
+    for streaming in (True, False):
+        images, samples = load_images(str(tmp_path), streaming=streaming), SampleOptions(crop_size=32, mask_size=32)
+        whole = InpaintingDataset(images, samples) if not streaming else None
+        named = [whole.named(index, index) for index in range(3)] if whole else list(InpaintingStream(images, samples))
+        unreadable = UnreadableImages(Accelerator(), tmp_path, 1)
+        assert unreadable.note({name: str(error) for name, error in named}) == 2
+        assert unreadable.problem()
+        lines = (tmp_path / "unreadable.txt").read_text().splitlines()
+        assert len(lines) == 2 and all(line.startswith("a b.png (sha256:") for line in lines)
+        assert all(line.count("\t") == 1 for line in lines)

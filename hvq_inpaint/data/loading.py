@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset
 
 from .samples import Sample, SampleOptions, make_sample
-from .sources import UnreadableImageError, decode_image, image_name, rows_of, undecoded
+from .sources import UnreadableImageError, decode_image, image_name, name_of_one, rows_of, undecoded
 
 # An image's name, and its sample, or why there is none.
 NamedSample = tuple[str, Sample | UnreadableImageError]
@@ -51,7 +51,7 @@ class InpaintingDataset(Dataset):
         try:
             return name, make_sample(decode_image(value, name), self.options, self.epoch, index)
         except UnreadableImageError as error:
-            return name, error
+            return name_of_one(value, name), error
 
 
 @contextmanager
@@ -117,7 +117,7 @@ class InpaintingStream(IterableDataset):
             try:
                 image = decode_image(row["image"], name)  # also of those passed over: who knows if it can be
             except UnreadableImageError as error:
-                yield name, error
+                yield name_of_one(row["image"], name), error
                 continue
             if position < self.passed_over:
                 yield name, self._zeros()

@@ -19,6 +19,9 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MAX_ASPECT_RATIO = 50
 
 
+_DIGEST = "sha256:"
+
+
 class UnreadableImageError(InvalidInputError):
     """An image of a dataset can't be used."""
 
@@ -128,7 +131,18 @@ def image_name(value: dict[str, Any] | None, default: str | None = None) -> str:
     """What to call an image of `undecoded`: its path, or else `default`, or else a digest of its bytes."""
     if _is_empty(value):
         return default or "an empty row"
-    return value["path"] or default or f"sha256:{hashlib.sha256(value['bytes'] or b'').hexdigest()[:16]}"
+    return value["path"] or default or _digest_of(value)
+
+
+def _digest_of(value: dict[str, Any]) -> str:
+    return f"{_DIGEST}{hashlib.sha256(value['bytes'] or b'').hexdigest()[:16]}"
+
+
+def name_of_one(value: dict[str, Any] | None, name: str) -> str:
+    """The `name` of an image of `undecoded`, told apart from others that were packed under the same one."""
+    if value is None or value["bytes"] is None or name.startswith(_DIGEST):
+        return name
+    return f"{name} ({_digest_of(value)})"
 
 
 def decode_image(value: dict[str, Any] | None, name: str) -> Image.Image:

@@ -42,7 +42,7 @@ class UnreadableImages:
         with together():
             if self.accelerator.is_main_process and fresh:
                 with self.path.open("a", encoding="utf-8") as file:
-                    file.writelines(f"{name}\t{reason}\n" for name, reason in fresh.items())
+                    file.writelines(f"{' '.join(name.split())}\t{reason}\n" for name, reason in fresh.items())
         for reason in fresh.values():
             self.accelerator.print(f"An image is left out: {reason}")
         return len(self.reasons)
