@@ -9,6 +9,7 @@ that they come with.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -168,14 +169,17 @@ class FrechetDistance:
         given.num_features = true.shape[1]  # what torchmetrics asks a feature network for
         # The sets are whole on the process that asks: torchmetrics must not wait for the others to add theirs.
         self.metric = FrechetInceptionDistance(feature=given, reset_real_features=False, sync_on_compute=False)
+        self.is_finite = bool(np.isfinite(true).all())
         self.metric.update(torch.from_numpy(true), real=True)
 
     def __call__(self, features: np.ndarray) -> float:
-        """The distance of the true images from others, whose features are (M, D), M at least 2."""
+        """The distance of the true images from others, of features (M, D), M at least 2; NaN if any is not finite."""
+        if not (self.is_finite and np.isfinite(features).all()):  # on which LAPACK may crash
+            return math.nan
         self.metric.update(torch.from_numpy(features), real=False)
         distance = float(self.metric.compute())
         self.metric.reset()  # of these features; the true ones stay
-        return max(distance, 0.0)  # NaN stays; rounding leaves some -1e-6 between equal sets
+        return max(distance, 0.0)  # rounding leaves some -1e-6 between equal sets
 
 
 def _mean(error: torch.Tensor, missing: torch.Tensor | None) -> torch.Tensor:

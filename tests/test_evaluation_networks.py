@@ -38,11 +38,11 @@ def test_lpips_and_frechet_distance_of_a_row_equal_their_metric(model, files, ne
 
 def test_fid_is_made_of_inceptions_features_of_8_bit_pixels(model, files, monkeypatch):
     class Stub(torch.nn.Module):
-        """In Inception's place: takes bytes, gives 2048 features."""
+        """In Inception's place: takes bytes, gives 48 features."""
 
         def forward(self, image):
             assert image.dtype == torch.uint8
-            return torch.nn.functional.adaptive_avg_pool2d(image.float(), 4).flatten(1).repeat(1, 43)[:, :2048]
+            return torch.nn.functional.adaptive_avg_pool2d(image.float(), 4).flatten(1)
 
     monkeypatch.setattr("importlib.metadata.version", lambda name: "1.0")  # torch-fidelity need not be installed
     inception = InceptionFeatures.__new__(InceptionFeatures)
@@ -73,6 +73,8 @@ def test_on_one_image_all_but_the_frechet_distances_can_be_measured(networks):
 def test_a_frechet_distance_that_is_no_number_is_not_zero():
     distance = FrechetDistance(np.random.default_rng(0).normal(size=(4, 2)))
     assert math.isnan(distance(np.full((4, 2), math.nan)))
+    assert math.isfinite(distance(np.zeros((4, 2))))
+    assert math.isnan(FrechetDistance(np.full((4, 2), math.inf))(np.zeros((4, 2))))
 
 
 def test_what_can_not_be_had_is_left_out_or_refused_by_name(monkeypatch):
