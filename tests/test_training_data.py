@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -78,9 +79,9 @@ def test_another_number_of_workers_goes_on_with_the_next_epoch_and_says_so(photo
     break_off(photographs, tmp_path, monkeypatch, 3, "--streaming")
     progress = read_progress(tmp_path / "encoder" / "checkpoints" / "step-00000002")
     assert (progress.step, progress.epoch, progress.batch, progress.workers) == (2, 0, 2, 0)
-    train(photographs, tmp_path, "--streaming", "--workers", "1")
+    train(photographs, tmp_path, "--streaming", "--workers", "2")
     assert (
-        "The stream was read by 1 processes with 0 workers each, and is by 1 with 1 now: what is left of epoch 0 is "
+        "The stream was read by 1 processes with 1 workers each, and is by 1 with 2 now: what is left of epoch 0 is "
         "passed over, and the next one begins."
     ) in capsys.readouterr().out
     last = read_progress(tmp_path / "encoder" / "checkpoints" / f"step-{STEPS:08d}")
@@ -95,6 +96,8 @@ def test_shares_matter_to_streams_within_an_epoch_only():
     progress = Progress(step=9, epoch=2, batch=4, processes=2, workers=3)
     assert enter_whole_epoch(mapped, progress, 5) == (progress, None)
     assert enter_whole_epoch(streamed, progress, 2) == (progress, None)
+    alone = replace(streamed, workers=0), Progress(step=9, epoch=2, batch=4, processes=1, workers=1)
+    assert enter_whole_epoch(*alone, 1) == (alone[1], None)
     begun = Progress(step=9, epoch=2, batch=0, processes=2, workers=3)
     assert enter_whole_epoch(streamed, begun, 1) == (begun, None)
     other, remark = enter_whole_epoch(streamed, progress, 1)

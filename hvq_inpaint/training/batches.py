@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count, islice
 from multiprocessing.context import BaseContext
@@ -178,39 +182,42 @@ class TrainingBatches:
         loader = self._loader(
             _ByKey(source), batch_sampler=_EndlessKeys(sampler, self.options.batch_size, epoch, number)
         )
-        for samples in loader:
-            number, problem = number + 1, None
-            if len(samples) < self.options.batch_size:
-                reason = next(iter(samples.unreadable.values()))
-                problem = f"Hardly any of the images of {self.options.dataset} can be used: {reason}"
-                samples = Samples(self._zeros(), [], samples.unreadable)
-            yield Batch(samples, epoch, number, left_out if number == 1 and epoch > 0 else 0, problem)
-            if number == per_epoch:
-                epoch, number = epoch + 1, 0
+        with _ending([iter(loader)]) as [loaded]:
+            for samples in loaded:
+                number, problem = number + 1, None
+                if len(samples) < self.options.batch_size:
+                    reason = next(iter(samples.unreadable.values()))
+                    problem = f"Hardly any of the images of {self.options.dataset} can be used: {reason}"
+                    samples = Samples(self._zeros(), [], samples.unreadable)
+                yield Batch(samples, epoch, number, left_out if number == 1 and epoch > 0 else 0, problem)
+                if number == per_epoch:
+                    epoch, number = epoch + 1, 0
 
     def _streamed(self, progress: Progress) -> Iterator[Batch]:
         left_out, done, size = 0, progress.batch, self.options.batch_size
         unreadable: dict[str, str] = {}
-        # A worker's first rows are surely among those of the batches that are done.
+        # For the batches that are done a process has used the first samples of its own, from its workers in turn: so
+        # many rows of each at least.
         passed_over = done // len(self.streams) * size
-        # A loader for each worker, for all epochs: one whose share is used up begins the next epoch, and waits with it.
+        # A loader for each worker, for all epochs: one whose share is used up begins the next epoch, and waits with it,
+        # while a loader of several asks each of them in turn.
         parts = [_EndlessParts(stream, size, progress.epoch, passed_over) for stream in self.streams]
-        workers = [iter(self._loader(of_one, batch_size=None)) for of_one in parts]
-        for epoch in count(progress.epoch):
-            shared, number = SharedStream(self.accelerator, _in_turn(workers), size), 0
-            for samples in shared:
-                number += 1
-                if number > done:
-                    samples = replace(samples, unreadable={**unreadable, **samples.unreadable})
-                    yield Batch(samples, epoch, number, left_out)
-                    left_out, unreadable = 0, {}
-            if number == 0:
-                raise SharedError(
-                    f"The dataset {self.options.dataset} holds {shared.left_out} images that can be used, fewer than "
-                    f"one step's {self.global_batch}: lower --batch-size."
-                )
-            self.per_epoch = number
-            left_out, unreadable, done = shared.left_out, shared.held.unreadable, 0
+        with _ending([iter(self._loader(of_one, batch_size=None)) for of_one in parts]) as workers:
+            for epoch in count(progress.epoch):
+                shared, number = SharedStream(self.accelerator, _in_turn(workers), size), 0
+                for samples in shared:
+                    number += 1
+                    if number > done:
+                        samples = replace(samples, unreadable={**unreadable, **samples.unreadable})
+                        yield Batch(samples, epoch, number, left_out)
+                        left_out, unreadable = 0, {}
+                if number == 0:
+                    raise SharedError(
+                        f"The dataset {self.options.dataset} holds {shared.left_out} images that can be used, fewer "
+                        f"than one step's {self.global_batch}: lower --batch-size."
+                    )
+                self.per_epoch = number
+                left_out, unreadable, done = shared.left_out, shared.held.unreadable, 0
 
     def _zeros(self) -> Sample:
         number, size = self.options.batch_size, self.options.crop_size
@@ -224,7 +231,7 @@ class TrainingBatches:
             multiprocessing_context=_start_method() if is_stream and workers else None,
             collate_fn=_unchanged if is_stream else stack,
             pin_memory=self.accelerator.device.type == "cuda",
-            worker_init_fn=leave_signals_to_the_run,
+            worker_init_fn=_begin_to_stream if is_stream else leave_signals_to_the_run,
             **how,
         )
 
@@ -250,6 +257,35 @@ def stack(items: Sequence[NamedSample | list[NamedSample]]) -> Samples:
 
 def _unchanged(part: Samples | None) -> Samples | None:
     return part
+
+
+def _begin_to_stream(worker: int) -> None:
+    """For a process that reads a stream."""
+    leave_signals_to_the_run(worker)
+    # PyTorch's workers end when their parent does; theirs is the fork server, which waits for them.
+    threading.Thread(target=_end_with_the_run, daemon=True).start()
+
+
+def _end_with_the_run() -> None:
+    """End this process when the run has ended that started it, were it by a kill."""
+    if run := multiprocessing.parent_process():
+        run.join()
+        os._exit(1)
+
+
+@contextmanager
+def _ending(loaded: list[Iterator[Any]]) -> Iterator[list[Iterator[Any]]]:
+    """Iterators of loaders whose workers end with the block, all at once, whatever happens in it.
+
+    Left to the garbage collector they would live as long as the traceback of an error does, and be waited for without
+    end when the interpreter ends.
+    """
+    try:
+        yield loaded
+    finally:
+        with ThreadPoolExecutor(len(loaded)) as pool:
+            # PyTorch has no public name for it; without workers there is nothing to end.
+            list(pool.map(lambda one: getattr(one, "_shutdown_workers", lambda: None)(), loaded))
 
 
 def _in_turn(workers: Sequence[Iterator[Samples | None]]) -> Iterator[Samples]:

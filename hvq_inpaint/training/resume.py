@@ -150,11 +150,11 @@ def enter_whole_epoch(options: TrainingOptions, progress: Progress, processes: i
     Returns:
         The progress to go on from, and a sentence if it is another one.
     """
-    now = (processes, options.workers)
-    if not options.streaming or progress.batch == 0 or now == (progress.processes, progress.workers):
+    now, before = (processes, max(1, options.workers)), (progress.processes, max(1, progress.workers))  # 0 reads as 1
+    if not options.streaming or progress.batch == 0 or now == before:
         return progress, None
     remark = (
-        f"The stream was read by {progress.processes} processes with {progress.workers} workers each, and is by "
+        f"The stream was read by {before[0]} processes with {before[1]} workers each, and is by "
         f"{now[0]} with {now[1]} now: what is left of epoch {progress.epoch} is passed over, and the next one begins."
     )
     return replace(progress, epoch=progress.epoch + 1, batch=0), remark
