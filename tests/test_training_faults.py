@@ -136,7 +136,7 @@ def test_a_worker_that_is_killed_is_a_sentence(photographs, tmp_path, monkeypatc
     def killed(*_, **__):
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
 
-    monkeypatch.setattr(trainer, "_agree", killed)
+    monkeypatch.setattr(trainer, "_of_all", killed)
     with pytest.raises(InvalidInputError, match=r"loads data was killed, .*\(pid 7\).*lower --workers"):
         train(photographs, tmp_path)
 
