@@ -22,8 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from hvq_inpaint import HVQInpainter
-from hvq_inpaint.commands import find_device
-from hvq_inpaint.execution import device_name, fast_dtype, running_in
+from hvq_inpaint.execution import device_name, fast_dtype, find_device, running_in
 
 STAGES = ("encoder", "codes", "decoder", "credibility", "blending", "refiner")
 FORMS = [(dtype, order) for dtype in ("float32", "bfloat16") for order in ("channels first", "channels last")]

@@ -30,9 +30,8 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 from hvq_inpaint import HVQConfig, HVQInpainter
-from hvq_inpaint.commands import find_device
 from hvq_inpaint.data import InpaintingDataset, Sample, load_images
-from hvq_inpaint.execution import device_name
+from hvq_inpaint.execution import device_name, find_device
 from hvq_inpaint.inpainter import TRAINING_STAGES
 from hvq_inpaint.training import trainer
 from hvq_inpaint.training.batches import sample_options

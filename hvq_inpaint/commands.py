@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -16,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import InvalidInputError
 
 if TYPE_CHECKING:
-    import torch
-
+    from .hub import Upload
     from .inpaint_files import Report, Task
     from .inpainter import HVQInpainter
 
@@ -329,11 +330,111 @@ def export(arguments: argparse.Namespace) -> None:
     print(f"run by onnxruntime it differs from PyTorch by at most {report.largest_difference:.1g}")
 
 
+def card(arguments: argparse.Namespace) -> None:
+    """Write the card of a model's folder."""
+    from .publishing.model_folder import write_card
+
+    facts = {
+        name: getattr(arguments, name) for name in ("title", "license", "license_name", "license_link", "base_model")
+    }
+    path = write_card(
+        arguments.model,
+        arguments.evaluation,
+        arguments.training,
+        arguments.samples,
+        datasets=tuple(arguments.dataset),
+        **facts,
+    )
+    print(f"wrote {path}")
+
+
+def push_model(arguments: argparse.Namespace) -> int:
+    """Send a model's folder to the Hub, or show what would be sent; the exit status."""
+    from .publishing.model_folder import model_upload, stage_model
+
+    folder = arguments.model or BUNDLED_MODEL
+    if not folder.is_dir():
+        raise InvalidInputError(f"There is no model folder {folder}: name one with --model.")
+
+    def stage(staged: Path) -> Upload:
+        others = stage_model(folder, staged, arguments.repo)
+        if others:
+            print(f"not sent: {', '.join(others)}")
+        return model_upload(staged, arguments.repo, **_upload_options(arguments, "Push a model by hvq-inpaint"))
+
+    return _push(arguments, stage)
+
+
+def push_space(arguments: argparse.Namespace) -> int:
+    """Send the page as a Space to the Hub, or show what would be sent; the exit status."""
+    from .publishing.space import space_upload, stage_space
+
+    def stage(staged: Path) -> Upload:
+        stage_space(staged, arguments.model or BUNDLED_MODEL, arguments.repo, arguments.title)
+        return space_upload(staged, arguments.repo, **_upload_options(arguments, "Push the page of hvq-inpaint"))
+
+    return _push(arguments, stage)
+
+
+def push_masks(arguments: argparse.Namespace) -> int:
+    """Send a set of masks as a dataset to the Hub, or show what would be sent; the exit status."""
+    from .publishing.mask_dataset import masks_upload, stage_masks
+
+    def stage(staged: Path) -> Upload:
+        number = stage_masks(staged, arguments.masks, arguments.repo)
+        return masks_upload(
+            staged, arguments.repo, **_upload_options(arguments, f"Push {number:,} masks by hvq-inpaint")
+        )
+
+    return _push(arguments, stage)
+
+
+def _upload_options(arguments: argparse.Namespace, message: str) -> dict[str, Any]:
+    return {
+        "message": arguments.message or message,
+        "branch": arguments.branch,
+        "keeps_card": not arguments.replace_card,
+        "private": True if arguments.private else None,
+    }
+
+
+def _push(arguments: argparse.Namespace, stage: Callable[[Path], Upload]) -> int:
+    """Make the files, show what sending them would do, and with --send do it."""
+    from tempfile import TemporaryDirectory
+
+    from .hub import compare, describe, send
+
+    if arguments.repo.count("/") != 1:
+        raise InvalidInputError(f"The repository must be user/name, not {arguments.repo}.")
+    folder = arguments.save
+    if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InvalidInputError(f"{folder} is there already: choose another folder for the files.")
+    with TemporaryDirectory() as temporary:
+        staged = Path(temporary)
+        upload = stage(staged)
+        if folder is not None:
+            shutil.copytree(staged, folder, dirs_exist_ok=True)
+            print(f"wrote the files to {folder}")
+        if arguments.send:
+            print(describe(upload, compare(upload)))
+            print(f"sent: {send(upload, create_pr=arguments.pull_request, tag=arguments.tag)}")
+            return 0
+        comparison = None
+        try:
+            comparison = compare(upload)
+        except InvalidInputError as error:
+            print(f"note: what is there already is not known: {error}", file=sys.stderr)
+        print(describe(upload, comparison))
+        print("Nothing was sent: this was a dry run, --send sends it.")
+    return 0
+
+
 def load_model(name: str | None, device: str) -> HVQInpainter:
     """The model of a folder or a Hub repository, in eval mode on a device.
 
     Args:
-        name: a folder or an id; None: the bundled model.
+        name: a folder or an id; None: the bundled model, or where the package was installed without it, the project's
+            own on the Hub.
         device: `auto`, `cpu`, `cuda`, `cuda:1` ... or `mps`.
 
     Raises:
@@ -341,31 +442,9 @@ def load_model(name: str | None, device: str) -> HVQInpainter:
     """
     from .inpainter import HVQInpainter
 
-    chosen = find_device(device)
-    if name is None:
-        if not (BUNDLED_MODEL / "config.json").is_file():
-            raise InvalidInputError(
-                "No model comes with this installation: name a model folder or the id of a Hub repository with --model."
-            )
+    if name is None and (BUNDLED_MODEL / "config.json").is_file():
         name = str(BUNDLED_MODEL)
-    return HVQInpainter.from_pretrained(name).to(chosen)
-
-
-def find_device(name: str) -> torch.device:
-    """`name` as a device that this machine has; `auto`: the first GPU if there is one, else the processor."""
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (":" in name and not number.isdecimal()):
-        raise InvalidInputError(f"There is no device {name!r}; choose auto, cpu, cuda, cuda:1 or mps.")
-    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    if int(number or 0) >= counts[kind]:
-        raise InvalidInputError(
-            f"This machine has {counts[kind]} {kind} device{'' if counts[kind] == 1 else 's'}, so there is no {name}."
-        )
-    return torch.device(name)
+    return HVQInpainter.from_pretrained(name, device=device)
 
 
 def _bucket(text: str) -> tuple[float, float]:

@@ -11,6 +11,10 @@ from .errors import InvalidInputError
 # Heights and widths inside the network are multiples of this: the global codes are eight times smaller than the image.
 SIZE_MULTIPLE = 8
 
+# A configuration from elsewhere may ask for anything: beyond these it is refused before a network is made.
+_LARGEST_SIZE = 2**16
+_MOST_BLOCKS = 2**10
+
 _MAY_BE_ZERO = ("residual_blocks", "transformer_blocks", "refiner_blocks")
 
 
@@ -49,15 +53,18 @@ class HVQConfig:
     config_version: int = 1
 
     def __post_init__(self) -> None:
-        # JSON knows no tuples.
-        object.__setattr__(self, "refiner_channels", tuple(self.refiner_channels))
-        object.__setattr__(self, "dilation_rates", tuple(self.dilation_rates))
+        for name in ("refiner_channels", "dilation_rates"):
+            if isinstance(getattr(self, name), list):  # JSON knows no tuples
+                object.__setattr__(self, name, tuple(getattr(self, name)))
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            values = value if isinstance(value, tuple) else (value,)
-            kind = {"bool": bool, "float": (float, int)}.get(str(field.type), int)
-            if not values or not all(isinstance(single, kind) for single in values):
-                raise InvalidInputError(f"{field.name} can't be {value!r}.")
+            values = value if str(field.type).startswith("tuple") and isinstance(value, tuple) else (value,)
+            kinds = {"bool": (bool,), "float": (float, int)}.get(str(field.type), (int,))
+            if not values or not all(type(single) in kinds for single in values):  # a bool is an int as well
+                raise InvalidInputError(f"{field.name} can't be {repr(value)[:80]}.")
+            most = _MOST_BLOCKS if field.name.endswith("_blocks") else _LARGEST_SIZE
+            if max(values) > most or len(values) > _MOST_BLOCKS:
+                raise InvalidInputError(f"{field.name} must be at most {most}, not {repr(value)[:80]}.")
             if field.name not in _MAY_BE_ZERO and str(field.type) != "bool" and not all(values):
                 raise InvalidInputError(f"{field.name} must be at least 1, not {value}.")
             if min(values) < 0:

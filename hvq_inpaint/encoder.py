@@ -8,6 +8,7 @@ from torch import nn
 
 from .blending import harmonic_extension
 from .config import HVQConfig
+from .execution import with_fitting_weights
 from .vqvae import EncoderA1
 
 # Of the last head at the start: it gives a cell three steps away a twentieth of the attention that its own cell gets.
@@ -59,6 +60,8 @@ class TransformerBlock(nn.Module):
         A constant query and key, once turned by their positions, agree best at distance 0 and less the farther apart
         they are; the larger the constant, the narrower the view.
         """
+        if self.query_key_value.bias.is_meta:  # only its shape is asked for
+            return
         bias = self.query_key_value.bias.view(3, self.heads, -1)
         bias[:2] = 0
         bias[:2, :, : bias.shape[-1] // 2] = torch.linspace(0, _NARROWEST_FOCUS, self.heads)[:, None]
@@ -130,6 +133,7 @@ class EncoderB1(nn.Module):
         state["to_mid.0.weight"] = torch.cat([first, torch.zeros_like(first[:, :1])], dim=1)
         self.convolutions.load_state_dict(state)
 
+    @with_fitting_weights
     def forward(self, damaged: torch.Tensor, known: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """From a damaged image to F_mid2 and E1F2.
 

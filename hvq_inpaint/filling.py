@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import product, zip_longest
 from numbers import Integral
@@ -15,7 +16,7 @@ from PIL import Image
 
 from .config import SIZE_MULTIPLE
 from .errors import InvalidInputError
-from .execution import PRECISIONS, running_in
+from .execution import PRECISIONS, running_in, weights_dtype
 from .hole import distance_to, feather_weights, grow, grown
 from .images import Patch, Photograph, to_pixels, to_tensor
 from .regions import Region, check_options, pad_to_multiple, plan, shrink
@@ -297,6 +298,11 @@ def _batches(works: list[tuple[_Job, Region]], batch_size: int) -> Iterator[list
             yield alike[start : start + batch_size]
 
 
+def _running(model: HVQInpainter, precision: str) -> AbstractContextManager[None]:
+    """A block in which the networks of `model` run in `precision`, and for inference only."""
+    return running_in(precision, model.vqvae.global_quantizer.codebook.device, weights_dtype(model))
+
+
 def _work(model: HVQInpainter, batch: list[tuple[_Job, Region]], options: FillOptions) -> Iterator[tuple[str, int]]:
     """One region of each of some photographs; yields the part of the network that is done, and for which result.
 
@@ -313,7 +319,7 @@ def _work(model: HVQInpainter, batch: list[tuple[_Job, Region]], options: FillOp
         return tuple(part.to(device) for part in stacked)
 
     _, known = scaled = brought_to_scale([job.window(region) for job, region in batch])
-    with running_in(options.precision, device):
+    with _running(model, options.precision):
         encoded = model.encode(*scaled)
     quantiles = model.credibility_map.quantiles  # of the distances of intact images to their codes
     credibility = model.credibility_map(encoded.global_latents, model.vqvae.global_quantizer.codebook)
@@ -325,9 +331,9 @@ def _work(model: HVQInpainter, batch: list[tuple[_Job, Region]], options: FillOp
     yield "encoder", 0
     for number in range(options.num_results):
         windows = [job.window_so_far(region, number) for job, region in batch]
-        with running_in(options.precision, device):  # not around the yield: what the caller does is not ours
+        with _running(model, options.precision):  # not around the yield: what the caller does is not ours
             if number == 0:
-                _, local_codes, coarse = model.vqvae.decode(encoded.global_quantized, encoded.mid)
+                _, local_codes, coarse = model.vqvae.decode_with_mid(encoded.global_quantized, encoded.mid)
             else:
                 coarse = another_coarse(
                     model.vqvae,
@@ -346,7 +352,7 @@ def _work(model: HVQInpainter, batch: list[tuple[_Job, Region]], options: FillOp
                 job.maps[-1].local_codes = _without_padding(local_codes[index], region)
                 job.maps[-1].coarse = to_pixels(_to_photograph_scale(coarse[index : index + 1], region)[0])
         yield "decoder", number
-        with running_in(options.precision, device):
+        with _running(model, options.precision):
             refined = model.refine(coarse, *brought_to_scale(windows)).clamp(0, 1)
         wholes = [_to_photograph_scale(refined[i : i + 1], region) for i, (_, region) in enumerate(batch)]
         for index, ((_, region), window) in enumerate(zip(batch, windows, strict=True)):
@@ -380,7 +386,7 @@ def _refine_in_tiles(
     Returns:
         (1, 3, H, W) in [0, 1].
     """
-    with running_in(precision, known.device):
+    with _running(model, precision):
         blended = model.coarse_composite(picture, image, known)
         total, weight = torch.zeros_like(blended), torch.zeros_like(known)
         depth = torch.from_numpy(distance_to(known[0, 0].cpu().numpy() > 0.5)).float().to(known.device)
@@ -390,14 +396,14 @@ def _refine_in_tiles(
         if not ((share[here] > 0) & (known[here] < 0.5)).any():
             continue
         height, width = known[here].shape[-2:]
-        with running_in(precision, known.device):
+        with _running(model, precision):
             padded = (pad_to_multiple(tensor[here], SIZE_MULTIPLE) for tensor in (blended, known))
             refined = model.refiner(*padded).float().clamp(0, 1)[:, :, :height, :width]
             ramp = _ramp(height, known.device)[:, None] * _ramp(width, known.device)
             total[here] += ramp * refined
             weight[here] += ramp
         yield step
-    with running_in(precision, known.device):
+    with _running(model, precision):
         refined = torch.where(weight > 0, total / weight.clamp_min(1e-6), blended)
         return blended + share * (refined - blended)
 

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import PyTorchModelHubMixin, constants, hf_hub_download
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RemoteEntryNotFoundError,
-)
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from PIL import Image
 from torch import nn
 
 from .blending import poisson_composite
@@ -28,17 +17,21 @@ from .config import SIZE_MULTIPLE, HVQConfig
 from .credibility import CredibilityMap
 from .encoder import EncoderB1
 from .errors import InvalidInputError
+from .examples import EXAMPLES, load_example
+from .execution import check_weights
 from .filling import FillOptions, FillStep, InpaintResult, fill, fill_steps
 from .hole import load_mask, mask_of_alpha
 from .images import ImageLike, is_several, load_photograph
 from .losses import composite
+from .pretrained import WHOLE, PretrainedModel
 from .refiner import MultiDilationRefiner
 from .sampling import make_generators
+from .visualize import labelled_grid, stage_pictures
 from .vqvae import HierarchicalVQVAE
 
-MODEL_CARD_TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
-
 TRAINING_STAGES = ("autoencoder", "encoder", "refiner")
+
+SAMPLE_SIDE = 256  # of the pictures on a card, in pixels
 
 
 @contextmanager
@@ -78,27 +71,17 @@ class Encoded:
     global_codes: torch.Tensor  # (B, H/8, W/8) int64
 
 
-class HVQInpainter(
-    nn.Module,
-    PyTorchModelHubMixin,
-    library_name="hvq-inpaint",
-    pipeline_tag="image-to-image",
-    tags=["inpainting", "image-inpainting", "vq-vae"],
-    model_card_template=MODEL_CARD_TEMPLATE.read_text(encoding="utf-8"),
-    paper_url="https://doi.org/10.3390/electronics13101852",
-):
+class HVQInpainter(PretrainedModel):
     """Hierarchical VQ-VAE image inpainting with vector credibility (Li, Xu, Chen, Electronics 2024, 13, 1852).
 
     Args:
         config: an `HVQConfig`, or its fields as a dict; the preset `paper` if not given.
     """
 
+    architecture = WHOLE
+
     def __init__(self, config: HVQConfig | dict[str, Any] | None = None) -> None:
-        super().__init__()
-        if config is None:
-            config = HVQConfig()
-        self.config = HVQConfig.from_dict(config) if isinstance(config, dict) else config
-        self._hub_mixin_config = self.config.to_dict()  # what save_pretrained writes as config.json
+        super().__init__(config)
         self.vqvae = HierarchicalVQVAE(self.config)
         self.encoder_b1 = EncoderB1(self.config)
         self.credibility_map = CredibilityMap()
@@ -140,7 +123,7 @@ class HVQInpainter(
             known: (B, 1, H, W), 1 = known, 0 = missing.
         """
         encoded = self.encode(damaged, known)
-        local_quantized, local_codes, coarse = self.vqvae.decode(encoded.global_quantized, encoded.mid)
+        local_quantized, local_codes, coarse = self.vqvae.decode_with_mid(encoded.global_quantized, encoded.mid)
         coarse = coarse.float().clamp(0, 1)
         refined = self.refine(coarse, damaged, known)
         return InpaintOutput(
@@ -166,7 +149,7 @@ class HVQInpainter(
             `mid` (B, 128, H/4, W/4), `global_latents` (B, 64, H/8, W/8) and `coarse` (B, 3, H, W) in [0, 1].
         """
         encoded = self.encode(damaged, known)
-        _, _, coarse = self.vqvae.decode(encoded.global_quantized, encoded.mid)
+        _, _, coarse = self.vqvae.decode_with_mid(encoded.global_quantized, encoded.mid)
         return encoded.mid, encoded.global_latents, coarse.float().clamp(0, 1)
 
     def coarse_composite(self, coarse: torch.Tensor, damaged: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
@@ -263,7 +246,7 @@ class HVQInpainter(
             InvalidInputError: image, mask or an option can't be used; the message says why.
             Cancelled: the callback said so.
         """
-        self._check_precision()
+        check_weights(self)
         if callback is not None and not callable(callback):
             raise InvalidInputError(f"callback must be a function, not {callback!r}.")
         options = FillOptions(num_results, strategy, working_size, dilate, feather, output_type, batch_size, precision)
@@ -286,10 +269,6 @@ class HVQInpainter(
         opaque = [single is None for single in masks]
         results = fill(self, photographs, missing, generators, options, opaque, callback)
         return results if several else results[0]
-
-    def _check_precision(self) -> None:
-        if self.encoder_b1.norm.weight.dtype != torch.float32:
-            raise InvalidInputError("The model must be in float32; in what the networks run is said by precision.")
 
     def inpaint_steps(
         self,
@@ -318,137 +297,29 @@ class HVQInpainter(
         Raises:
             InvalidInputError: image, mask or an option can't be used; at once, not at the first step.
         """
-        self._check_precision()
+        check_weights(self)
         options = FillOptions(num_results, strategy, working_size, dilate, feather, output_type, 1, precision)
         photograph = load_photograph(image)
         missing = mask_of_alpha(photograph) if mask is None else load_mask(mask, photograph.size)
         (only,) = make_generators(seed, generator, None)
         return fill_steps(self, photograph, missing, only, options, opaque=mask is None)
 
-    # ---------------------------------------------------------------- files
-
-    def half_precision_state(self) -> dict[str, torch.Tensor]:
-        """The state to publish.
-
-        Weights in float16, codebooks, their statistics and the credibility quantiles in float32.
-        """
-        weights = {name for name, _ in self.named_parameters()}
-        return {name: tensor.half() if name in weights else tensor for name, tensor in self.state_dict().items()}
-
-    def _save_pretrained(self, save_directory: Path) -> None:
-        save_state(self.state_dict(), save_directory)
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> HVQInpainter:
-        """A saved model, in eval mode, from a folder or a repository on the Hub; strict, and from safetensors only.
-
-        Args:
-            pretrained_model_name_or_path: a folder, or `user/name`.
-            options: `revision`, `token`, `cache_dir`, `local_files_only` and `force_download`, as for any model on the
-                Hub.
-
-        Raises:
-            InvalidInputError: there is no such model, it can't be fetched, or its files do not fit together.
-        """
-        allowed = {"revision", "token", "cache_dir", "local_files_only", "force_download"}
-        if surplus := set(options) - allowed:
-            raise TypeError(f"from_pretrained() does not take {', '.join(sorted(surplus))}; move the model with .to().")
-        name = str(pretrained_model_name_or_path)
-        if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-            raise InvalidInputError(f"There is no model folder {name}.")
-        try:
-            return super().from_pretrained(name, **options)
-        except HFValidationError:
-            raise InvalidInputError(
-                f"{name} is neither a model folder nor the id of a repository on the Hub, such as user/name."
-            ) from None
-        except (LocalEntryNotFoundError, OfflineModeIsEnabled):
-            raise InvalidInputError(
-                f"There is no model folder {name}, and the Hub, where it may be a repository, can't be reached."
-            ) from None
-        except HfHubHTTPError as error:
-            raise InvalidInputError(
-                f"The model {name} can't be fetched from the Hub: {str(error).splitlines()[0]}"
-            ) from None
-        except (json.JSONDecodeError, UnicodeDecodeError, TypeError, AttributeError) as error:  # no JSON, or no object
-            raise InvalidInputError(f"The config.json of {name} can't be used: {error}.") from None
-
-    @classmethod
-    def _from_pretrained(
-        cls,
-        *,
-        model_id: str,
-        revision: str | None,
-        cache_dir: str | Path | None,
-        force_download: bool,
-        local_files_only: bool,
-        token: str | bool | None,
-        **model_kwargs: Any,
-    ) -> HVQInpainter:
-        """A missing, extra or mis-shaped tensor is an error that names it."""
-        if model_kwargs.get("config") is None:
-            raise InvalidInputError(
-                f"{model_id} has no config.json: it is no model saved by hvq_inpaint, "
-                "or there is no such folder or repository."
-            )
-        name = constants.SAFETENSORS_SINGLE_FILE
-        if Path(model_id).is_dir():
-            path = Path(model_id) / name
-            if not path.is_file():
-                raise InvalidInputError(f"{model_id} has no {name}; weights are read from safetensors only.")
-        else:
-            try:
-                path = Path(
-                    hf_hub_download(
-                        repo_id=model_id,
-                        filename=name,
-                        revision=revision,
-                        cache_dir=cache_dir,
-                        force_download=force_download,
-                        local_files_only=local_files_only,
-                        token=token,
-                    )
-                )
-            except RemoteEntryNotFoundError:
-                raise InvalidInputError(
-                    f"The Hub repository {model_id} has no {name}; weights are read from safetensors only."
-                ) from None
-        model = cls(**model_kwargs)
-        load_state(model, path)
-        return model.eval()
-
-
-def save_state(state: dict[str, torch.Tensor], folder: Path) -> None:
-    """Write `model.safetensors` into `folder`, whole or not at all."""
-    path = folder / constants.SAFETENSORS_SINGLE_FILE
-    partial = path.with_suffix(".partial")
-    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in state.items()}
-    try:
-        save_file(tensors, partial, metadata={"format": "pt"})
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def load_state(model: nn.Module, path: Path) -> None:
-    """Load a safetensors file into `model`, strictly; half-precision tensors are widened to the model's own.
-
-    Raises:
-        InvalidInputError: the file is not safetensors, or a tensor is missing, extra or of another shape.
-    """
-    try:
-        state = load_file(path)
-    except SafetensorError as error:
-        raise InvalidInputError(f"{path} is not a readable safetensors file: {error}.") from None
-    own = model.state_dict()
-    problems = [f"{name} is missing" for name in own if name not in state]
-    problems += [f"{name} is not part of the model" for name in state if name not in own]
-    problems += [
-        f"{name} is {tuple(state[name].shape)} and must be {tuple(own[name].shape)}"
-        for name in own
-        if name in state and own[name].shape != state[name].shape
-    ]
-    if problems:
-        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise InvalidInputError(f"{path} does not fit the configuration: {'; '.join(problems[:3])}{more}.")
-    model.load_state_dict(state)
+    def sample_picture(self) -> tuple[Image.Image, str]:
+        """A row for each of the photographs that come with the package: damaged, every stage, the original."""
+        titles = {
+            "damaged": "damaged",
+            "credibility": "credibility",
+            "coarse": "VQ result",
+            "composite": "result",
+            "original": "original",
+        }
+        rows = {}
+        for example in EXAMPLES[:3]:
+            photograph, mask = load_example(example.name, SAMPLE_SIDE)
+            result = self.inpaint(photograph, mask)
+            pictures = {**stage_pictures(result.stages, self.config.num_codes), "original": photograph}
+            rows[example.mask_kind.replace("_", " ")] = [
+                pictures[stage].resize(photograph.size, Image.Resampling.NEAREST) for stage in titles
+            ]
+        credits = "; ".join(example.caption for example in EXAMPLES[:3])
+        return labelled_grid(rows, list(titles.values())), f"Three kinds of masks on photographs: {credits}"

@@ -78,7 +78,7 @@ class EMAQuantizer(nn.Module):
     def __init__(self, num_codes: int, dim: int, decay: float = 0.99) -> None:
         super().__init__()
         self.num_codes, self.dim, self.decay = num_codes, dim, decay
-        self.register_buffer("codebook", torch.randn(num_codes, dim) / dim**0.5)
+        self.register_buffer("codebook", torch.randn(num_codes, dim).div_(dim**0.5))
         self.register_buffer("counts", torch.zeros(num_codes))
         self.register_buffer("sums", torch.zeros(num_codes, dim))
         self.register_buffer("batch_counts", torch.zeros(num_codes), persistent=False)

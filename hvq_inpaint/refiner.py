@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint_sequential
 
 from .config import HVQConfig
-from .execution import channels_last
+from .execution import channels_last, with_fitting_weights
+from .pretrained import PretrainedModel
 
 
 class MultiDilationBlock(nn.Module):
@@ -33,15 +36,22 @@ class MultiDilationBlock(nn.Module):
         return x + self.merge(torch.cat([F.relu(branch(x)) for branch in self.branches], dim=1))
 
 
-class MultiDilationRefiner(nn.Module):
+class MultiDilationRefiner(PretrainedModel):
     """Refines the composite of the VQ stage's result and the known pixels.
+
+    Args:
+        config: an `HVQConfig`, or its fields as a dict; the preset `paper` if not given.
 
     Attributes:
         gradient_checkpointing: keep no activations of the blocks in training but compute them again for the gradient.
     """
 
-    def __init__(self, config: HVQConfig) -> None:
-        super().__init__()
+    architecture = "MultiDilationRefiner"
+    prefix = "refiner."
+
+    def __init__(self, config: HVQConfig | dict[str, Any] | None = None) -> None:
+        super().__init__(config)
+        config = self.config
         full, half, quarter = config.refiner_channels
         self.encoder = nn.ModuleList(
             (
@@ -71,6 +81,8 @@ class MultiDilationRefiner(nn.Module):
 
         PyTorch's own start lets it fall to a sixth with every layer, and what reaches the last one is mostly biases.
         """
+        if self.output.weight.is_meta:  # only its shape is asked for
+            return
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -80,6 +92,7 @@ class MultiDilationRefiner(nn.Module):
         if self.residual:
             nn.init.zeros_(self.output.weight)  # an untrained refiner gives back what it gets
 
+    @with_fitting_weights
     def forward(self, coarse_composite: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         """I_out of the paper.
 

@@ -6,13 +6,16 @@ Section 3.2 of the paper, Figure 2a.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .config import HVQConfig
-from .execution import channels_last
+from .config import SIZE_MULTIPLE, HVQConfig
+from .errors import InvalidInputError
+from .execution import channels_last, with_fitting_weights
+from .pretrained import PretrainedModel
 from .quantizer import EMAQuantizer
 
 
@@ -58,6 +61,7 @@ class EncoderA1(nn.Module):
             nn.Conv2d(mid, dim, 1),
         )
 
+    @with_fitting_weights
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """`image` (B, 3, H, W) in [0, 1] to `mid` (B, 128, H/4, W/4) and `global_latents` (B, 64, H/8, W/8)."""
         mid = self.to_mid(channels_last(image))
@@ -76,6 +80,7 @@ class EncoderA2(nn.Module):
         )
         self.merge = nn.Conv2d(config.code_dim + config.mid_channels, config.code_dim, 1)
 
+    @with_fitting_weights
     def forward(self, global_quantized: torch.Tensor, mid: torch.Tensor) -> torch.Tensor:
         """`global_quantized` (B, 64, H/8, W/8) and `mid` (B, 128, H/4, W/4) to `local_latents` (B, 64, H/4, W/4)."""
         return self.merge(torch.cat([self.decode_global(global_quantized), mid], dim=1))
@@ -96,6 +101,7 @@ class DecoderA(nn.Module):
             nn.ConvTranspose2d(stem, 3, 4, stride=2, padding=1),  # (B, 3, H, W)
         )
 
+    @with_fitting_weights
     def forward(self, global_quantized: torch.Tensor, local_quantized: torch.Tensor) -> torch.Tensor:
         """Q1 (B, 64, H/8, W/8) and Q2 (B, 64, H/4, W/4) to an image (B, 3, H, W), not clamped."""
         return self.to_image(torch.cat([self.upsample_global(global_quantized), local_quantized], dim=1)).contiguous()
@@ -116,11 +122,29 @@ class VQVAEOutput:
     reconstruction: torch.Tensor  # R1 (B, 3, H, W), not clamped
 
 
-class HierarchicalVQVAE(nn.Module):
-    """Two codebooks over one image: 32 x 32 global and 64 x 64 local codes for 256 x 256 pixels."""
+@dataclass
+class ImageCodes:
+    """An image (B, 3, H, W) as codes, from 0 to K - 1."""
 
-    def __init__(self, config: HVQConfig) -> None:
-        super().__init__()
+    global_codes: torch.Tensor  # (B, H/8, W/8) int64
+    local_codes: torch.Tensor  # (B, H/4, W/4) int64
+
+
+class HierarchicalVQVAE(PretrainedModel):
+    """Two codebooks over one image: 32 x 32 global and 64 x 64 local codes for 256 x 256 pixels.
+
+    By itself it is a tokenizer of images: `encode` gives codes, `decode` the image that they stand for.
+
+    Args:
+        config: an `HVQConfig`, or its fields as a dict; the preset `paper` if not given.
+    """
+
+    architecture = "HierarchicalVQVAE"
+    prefix = "vqvae."
+
+    def __init__(self, config: HVQConfig | dict[str, Any] | None = None) -> None:
+        super().__init__(config)
+        config = self.config
         self.encoder_a1 = EncoderA1(config)
         self.global_quantizer = EMAQuantizer(config.num_codes, config.code_dim, config.codebook_decay)
         self.encoder_a2 = EncoderA2(config)
@@ -145,7 +169,49 @@ class HierarchicalVQVAE(nn.Module):
             reconstruction=self.decoder_a(global_quantized, local_quantized),
         )
 
-    def decode(
+    def encode(self, image: torch.Tensor) -> ImageCodes:
+        """An image as codes; updates no codebook, whatever the mode.
+
+        Args:
+            image: (B, 3, H, W) in [0, 1], H and W multiples of 8.
+
+        Raises:
+            InvalidInputError: it has another shape.
+        """
+        fits = image.ndim == 4 and image.shape[1] == 3 and image.numel()
+        if not fits or any(size % SIZE_MULTIPLE for size in image.shape[2:]):
+            raise InvalidInputError(
+                f"An image must be (B, 3, H, W), H and W multiples of {SIZE_MULTIPLE}, not {tuple(image.shape)}."
+            )
+        mid, global_latents = self.encoder_a1(image)
+        global_quantized, global_codes = self.global_quantizer.quantize(global_latents)
+        _, local_codes = self.local_quantizer.quantize(self.encoder_a2(global_quantized, mid))
+        return ImageCodes(global_codes, local_codes)
+
+    def decode(self, global_codes: torch.Tensor, local_codes: torch.Tensor) -> torch.Tensor:
+        """The image that codes stand for: (B, 3, H, W) in [0, 1].
+
+        Args:
+            global_codes: (B, H/8, W/8), integers from 0 to K - 1.
+            local_codes: (B, H/4, W/4), the same.
+
+        Raises:
+            InvalidInputError: they do not fit together, or there are no such codes.
+        """
+        batch, height, width = global_codes.shape if global_codes.ndim == 3 else (0, 0, 0)
+        if not global_codes.numel() or local_codes.shape != (batch, 2 * height, 2 * width):
+            raise InvalidInputError(
+                "Global codes must be (B, H/8, W/8) and local codes (B, H/4, W/4), not "
+                f"{tuple(global_codes.shape)} and {tuple(local_codes.shape)}."
+            )
+        for codes in (global_codes, local_codes):
+            if codes.is_floating_point() or codes.min() < 0 or codes.max() >= self.config.num_codes:
+                raise InvalidInputError(f"Codes must be integers from 0 to {self.config.num_codes - 1}.")
+        return self.decoder_a(
+            self.global_quantizer.vectors_of(global_codes), self.local_quantizer.vectors(local_codes)
+        ).clamp(0, 1)
+
+    def decode_with_mid(
         self, global_quantized: torch.Tensor, mid: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Q1 (B, 64, H/8, W/8) and an F_mid (B, 128, H/4, W/4), clean or damaged, to pixels. Updates no codebook.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import zlib
 from collections.abc import Callable, Iterator
@@ -29,6 +30,9 @@ from hvq_inpaint.masks import random_walk_mask
 from hvq_inpaint.metrics import LPIPS
 
 if TYPE_CHECKING:
+    from fake_hub import FakeHub
+    from hub_client import Client
+
     from hvq_inpaint.demo import Limits
 
 torch.set_num_threads(2)
@@ -190,6 +194,48 @@ def serve(
             yield launch(page, limits, server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True)
         finally:
             page.close()
+
+
+@pytest.fixture(scope="session")
+def served_hub() -> Iterator[FakeHub]:
+    """The Hub in memory, one for all tests."""
+    from fake_hub import serve_hub
+
+    with serve_hub() as hub:
+        yield hub
+
+
+@pytest.fixture
+def hub(served_hub: FakeHub) -> Iterator[FakeHub]:
+    """The same one, with no fault left from the test before."""
+    served_hub.reset()
+    yield served_hub
+    assert served_hub.unknown == []
+
+
+@pytest.fixture(scope="session")
+def owner(served_hub: FakeHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A process that talks to the Hub in memory, with the token of its user `tester`."""
+    from hub_client import hub_client
+
+    with hub_client(served_hub.endpoint, tmp_path_factory.mktemp("home"), served_hub.token) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def stranger(served_hub: FakeHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """The same without a token, and with a cache of its own."""
+    from hub_client import hub_client
+
+    with hub_client(served_hub.endpoint, tmp_path_factory.mktemp("home"), None) as client:
+        yield client
+
+
+@pytest.fixture
+def repo_id(request: pytest.FixtureRequest) -> str:
+    """The id of a repository that no other test has."""
+    words = re.findall(r"[A-Za-z0-9]+", request.node.nodeid.rpartition("/")[2])
+    return f"tester/{'-'.join(words)[-90:].lstrip('-')}"
 
 
 def contents(folder: Path) -> dict[str, bytes]:

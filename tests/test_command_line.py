@@ -14,8 +14,8 @@ from conftest import contents, pixels_of
 
 import hvq_inpaint
 from hvq_inpaint.__main__ import main, make_parser
-from hvq_inpaint.commands import find_device
 from hvq_inpaint.errors import InvalidInputError
+from hvq_inpaint.execution import find_device
 from hvq_inpaint.files import all_or_nothing
 from hvq_inpaint.masks import random_walk_mask
 

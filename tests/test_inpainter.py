@@ -1,14 +1,10 @@
-"""The pipeline as a whole: known pixels, every intermediate, freezing, saving and loading."""
+"""The pipeline as a whole: known pixels, every intermediate, freezing."""
 
 from __future__ import annotations
-
-import json
-import shutil
 
 import pytest
 import torch
 from conftest import make_model
-from safetensors.torch import save_file
 
 from hvq_inpaint import HVQConfig, HVQInpainter, InvalidInputError
 from hvq_inpaint.blending import poisson_composite
@@ -129,81 +125,3 @@ def test_only_the_stage_s_part_is_trained(model, stage):
 def test_an_unknown_stage_is_refused(model):
     with pytest.raises(InvalidInputError, match="autoencoder, encoder, refiner"):
         model.set_training_stage("decoder")
-
-
-# ---------------------------------------------------------------- files
-
-
-def test_saved_and_loaded_it_gives_bit_equal_outputs(model, tmp_path):
-    model.save_pretrained(tmp_path / "model")
-    loaded = HVQInpainter.from_pretrained(tmp_path / "model")
-    image, known = random_batch()
-    assert not loaded.training and loaded.config == model.config
-    for name, value in vars(model(image, known)).items():
-        assert torch.equal(value, getattr(loaded(image, known), name)), name
-    assert {path.name for path in (tmp_path / "model").iterdir()} == {"config.json", "model.safetensors", "README.md"}
-
-
-def test_half_precision_keeps_codebooks_exact(model, tmp_path):
-    state = model.half_precision_state()
-    assert state["refiner.encoder.0.weight"].dtype == torch.float16
-    for name in ("vqvae.global_quantizer.codebook", "vqvae.local_quantizer.sums", "credibility_map.quantiles"):
-        assert state[name].dtype == torch.float32
-    model.save_pretrained(tmp_path)
-    save_file(state, tmp_path / "model.safetensors")
-    loaded = HVQInpainter.from_pretrained(tmp_path)
-    assert all(parameter.dtype == torch.float32 for parameter in loaded.parameters())
-    assert torch.equal(loaded.vqvae.global_quantizer.codebook, model.vqvae.global_quantizer.codebook)
-
-
-def test_a_tensor_missing_extra_or_mis_shaped_is_named(model, tmp_path):
-    model.save_pretrained(tmp_path)
-    path = tmp_path / "model.safetensors"
-    whole = model.state_dict()
-    name = "refiner.encoder.0.weight"
-    for state, message in [
-        ({key: value for key, value in whole.items() if key != name}, f"{name} is missing"),
-        ({**whole, "surplus": torch.zeros(1)}, "surplus is not part of the model"),
-        ({**whole, name: torch.zeros(1, 2)}, rf"{name} is \(1, 2\) and must be \(8, 4, 7, 7\)"),
-    ]:
-        save_file(state, path)
-        with pytest.raises(InvalidInputError, match=message):
-            HVQInpainter.from_pretrained(tmp_path)
-
-
-def test_a_folder_that_is_no_model_is_refused(model, tmp_path):
-    with pytest.raises(InvalidInputError, match=r"config\.json"):
-        HVQInpainter.from_pretrained(tmp_path)
-    model.save_pretrained(tmp_path)
-    (tmp_path / "model.safetensors").write_bytes(b"not safetensors")
-    with pytest.raises(InvalidInputError, match="not a readable safetensors"):
-        HVQInpainter.from_pretrained(tmp_path)
-    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
-    with pytest.raises(InvalidInputError, match="safetensors only"):
-        HVQInpainter.from_pretrained(tmp_path)
-
-
-def test_a_name_that_leads_nowhere_is_one_sentence(tmp_path):
-    (tmp_path / "config.json").write_text("{")
-    for name, message in [
-        (tmp_path / "nothing", "no model folder"),
-        ("some thing", "neither a model folder nor the id"),
-        ("nobody/nothing", "can't be reached"),  # the tests are offline
-        (tmp_path, "can't be used"),
-    ]:
-        with pytest.raises(InvalidInputError, match=message):
-            HVQInpainter.from_pretrained(name)
-
-
-def test_a_checkpoint_of_another_preset_is_refused(model, tmp_path):
-    model.save_pretrained(tmp_path / "tiny")
-    other = make_model(num_codes=16)
-    other.save_pretrained(tmp_path / "other")
-    shutil.copy(tmp_path / "tiny" / "model.safetensors", tmp_path / "other" / "model.safetensors")
-    with pytest.raises(InvalidInputError, match="codebook"):
-        HVQInpainter.from_pretrained(tmp_path / "other")
-
-
-def test_config_json_holds_every_field(model, tmp_path):
-    model.save_pretrained(tmp_path)
-    assert HVQConfig.from_dict(json.loads((tmp_path / "config.json").read_text())) == model.config

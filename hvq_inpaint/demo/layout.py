@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from ..errors import InvalidInputError
+from ..examples import EXAMPLES
 from ..masks import MASK_KINDS
 from ..regions import STRATEGIES
 from .fills import Filler, Options
@@ -21,26 +22,6 @@ from .stages import STAGES, Stage, legend
 HERE = Path(__file__).parent
 
 _KIND_NAMES = {"random_walk": "Random walk (the paper's)", "brush": "Brush strokes", "box": "Boxes"}
-
-
-@dataclass(frozen=True)
-class Example:
-    """A photograph that comes with the page."""
-
-    name: str  # of its file
-    caption: str  # what it is and where it is from
-
-    @property
-    def path(self) -> Path:
-        return HERE / "examples" / self.name
-
-
-EXAMPLES = (
-    Example("coffee.jpg", "Coffee, by Rachel Michetti (CC0)"),
-    Example("chelsea.jpg", "Chelsea, by Stefan van der Walt (CC0)"),
-    Example("rocket.jpg", "Rockets, by SpaceX (public domain)"),
-    Example("astronaut.jpg", "Eileen Collins, by NASA (public domain)"),
-)
 
 
 @dataclass(frozen=True)

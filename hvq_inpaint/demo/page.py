@@ -97,7 +97,7 @@ def build(
 
     if on_gpu is not None:
         run = on_gpu(run)
-    gr.set_static_paths([HERE / "examples"])
+    gr.set_static_paths([example.path for example in EXAMPLES])
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         gr.Markdown(f"# {TITLE}\n{EXPLANATION}")
         with gr.Row(equal_height=False):
@@ -186,7 +186,7 @@ def _wire_input(inputs: Inputs, results: Results, visit: Visit, limits: Limits) 
 
     def example(event: gr.SelectData, filled: Filled | None) -> tuple[Any, ...]:
         chosen = EXAMPLES[event.index]
-        return editor_value(str(chosen.path)), *as_new(chosen.name, filled)
+        return editor_value(str(chosen.path)), *as_new(chosen.path.name, filled)
 
     inputs.gate.stop(refuse, None, None, **_private())
     new = [visit.name, inputs.mask_image, *_elsewhere_outputs(inputs, results, visit)]

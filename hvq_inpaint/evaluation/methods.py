@@ -107,7 +107,7 @@ def run_methods(model: HVQInpainter, batch: Batch, clean: VQVAEOutput, options: 
         if method == "refined":
             return torch.where(is_missing, model.refine(coarse, damaged, known), image)
         if method == "true_global":
-            _, _, picture = model.vqvae.decode(clean.global_quantized, mid)
+            _, _, picture = model.vqvae.decode_with_mid(clean.global_quantized, mid)
             return torch.where(is_missing, picture.float().clamp(0, 1), image)
         if method == "oracle":
             return torch.where(is_missing, clean.reconstruction.float().clamp(0, 1), image)

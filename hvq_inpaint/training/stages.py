@@ -206,7 +206,7 @@ class EncoderStage(TrainingStage):
             loss = loss + options.code_weight * of_codes
         if options.coarse_weight:
             global_quantized, _ = model.vqvae.global_quantizer.quantize(damaged_latents)
-            _, _, coarse = model.vqvae.decode(global_quantized, damaged_mid)
+            _, _, coarse = model.vqvae.decode_with_mid(global_quantized, damaged_mid)
             of_pixels, _ = refiner_loss(coarse, image, known, LOSS_PRESETS["l1"])
             logs["loss/coarse"] = of_pixels.detach()
             loss = loss + options.coarse_weight * of_pixels

@@ -15,7 +15,6 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import LoggerType, ProjectConfiguration, gather_object, set_seed
-from safetensors import SafetensorError
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..config import HVQConfig
@@ -374,10 +373,8 @@ def _train_stage(
             shutil.rmtree(partial, ignore_errors=True)
             try:
                 model.save_pretrained(partial)
-            except SafetensorError as error:
-                raise InvalidInputError(
-                    f"The model can't be written ({error}): make room. {way_back(checkpoints, progress)}."
-                ) from None
+            except InvalidInputError as error:
+                raise InvalidInputError(f"{error} Make room. {way_back(checkpoints, progress)}.") from None
             summary = summarise(
                 folder, options, progress, batches.per_epoch, device_name(accelerator.device), torch.__version__
             )

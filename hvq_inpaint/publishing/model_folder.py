@@ -1,0 +1,131 @@
+"""A model's folder: its card, and what of it goes to the Hub."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard
+
+from ..card import CARD_FILE, SAMPLES_FILE, CardFacts, read_facts, with_model_id
+from ..errors import InvalidInputError
+from ..evaluation.model_card import EVALUATION_FILE, eval_results, read_evaluation, results_text
+from ..files import all_or_nothing
+from ..hub import Upload
+from ..inpainter import HVQInpainter
+from ..pretrained import CONFIG_FILE, REPLACED_FILES, PretrainedModel
+from ..refiner import MultiDilationRefiner
+from ..vqvae import HierarchicalVQVAE
+from ..weights import INDEX_FILE, read_json, weight_files
+
+_CLASSES: dict[str, type[PretrainedModel]] = {
+    model.architecture: model for model in (HVQInpainter, HierarchicalVQVAE, MultiDilationRefiner)
+}
+
+
+def load_folder(folder: Path) -> PretrainedModel:
+    """The network in a folder, whichever of them it is.
+
+    Raises:
+        InvalidInputError: the folder holds none that can be loaded.
+    """
+    if not (folder / CONFIG_FILE).is_file():
+        raise InvalidInputError(f"{folder} has no {CONFIG_FILE}: it is no model saved by hvq_inpaint.")
+    architecture = read_json(folder / CONFIG_FILE, str(folder)).get("architecture")
+    known = architecture if isinstance(architecture, str) and architecture in _CLASSES else HVQInpainter.architecture
+    return _CLASSES[known].from_pretrained(folder)
+
+
+def write_card(
+    folder: Path, evaluation: Path | None = None, training: Path | None = None, samples: bool = True, **facts: Any
+) -> Path:
+    """Write the card of the model in `folder`, with what its present card tells and with what is said here.
+
+    Args:
+        evaluation: the folder that `evaluate` wrote; its figures go onto the card, and `evaluation.json` beside it.
+        training: a file of Markdown, for the section on training.
+        samples: make a picture of what the model does with the photographs of the package, if it makes pictures.
+        facts: by the names of `CardFacts`.
+
+    Returns:
+        The path of the card.
+
+    Raises:
+        InvalidInputError: the folder, the evaluation or the text can't be used.
+    """
+    model = load_folder(folder)
+    path = folder / CARD_FILE
+    told = CardFacts()
+    if path.is_file():
+        told = read_facts(ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True))
+    document = None
+    if evaluation is not None:
+        document = read_evaluation(evaluation)
+        facts |= {"results": results_text(document), "eval_results": eval_results(document)}
+    if training is not None:
+        facts["training"] = _read_text(training)
+    sample = model.sample_picture() if samples else None
+    if sample is not None:
+        facts |= {"samples": SAMPLES_FILE, "samples_caption": sample[1]}
+    given = {name: value for name, value in facts.items() if value not in (None, ())}
+    known = {**dataclasses.asdict(told), "eval_results": told.eval_results, **given}
+    with all_or_nothing() as partial:
+        if sample is not None:
+            sample[0].save(partial(folder / SAMPLES_FILE), format="JPEG", quality=90)
+        if document is not None:
+            text = json.dumps(document, indent=2) + "\n"
+            partial(folder / EVALUATION_FILE).write_text(text, encoding="utf-8")
+        model.generate_model_card(**known).save(partial(path))
+    return path
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"{path} is no file of text ({type(error).__name__}).") from None
+
+
+def stage_model(folder: Path, staged: Path, repo_id: str) -> list[str]:
+    """Copy what of a model's folder goes to the Hub into `staged`: what loads it, the card and what the card shows.
+
+    Returns:
+        The names of the other files, which stay.
+
+    Raises:
+        InvalidInputError: the folder holds no model that can be loaded.
+    """
+    model = load_folder(folder)
+    names = {CONFIG_FILE, *(path.name for path in weight_files(folder))}
+    if (folder / INDEX_FILE).is_file() and len(names) > 2:
+        names.add(INDEX_FILE)
+    for name in sorted(names):
+        shutil.copyfile(folder / name, staged / name)
+    if (folder / CARD_FILE).is_file():
+        text = (folder / CARD_FILE).read_text(encoding="utf-8")
+        for link in re.findall(r"\]\((?!https?://|#)([^)\s#]+)", text):
+            if (folder / link).is_file() and (folder / link).resolve().is_relative_to(folder.resolve()):
+                (staged / link).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(folder / link, staged / link)
+        (staged / CARD_FILE).write_text(with_model_id(text, repo_id), encoding="utf-8")
+    else:
+        model.generate_model_card(model_id=repo_id).save(staged / CARD_FILE)
+    return sorted(path.name for path in folder.iterdir() if not (staged / path.name).exists())
+
+
+def model_upload(staged: Path, repo_id: str, **options: Any) -> Upload:
+    """Everything in `staged`, as a model repository; `options` as of `Upload`."""
+    return Upload(repo_id, files_in(staged), replaced=REPLACED_FILES, **options)
+
+
+def files_in(folder: Path) -> dict[str, Path]:
+    """All files of a folder by their paths in it, as the Hub writes them."""
+    return {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    }
