@@ -82,7 +82,11 @@ class Client:
 
     def run(self, arguments: list[str]) -> tuple[int, str, str]:
         """Run `hvq-inpaint` there: its exit status, and all that the process wrote to its output and its errors."""
-        return self.call(_run, [str(argument) for argument in arguments])
+        return self.call(_run, "hvq_inpaint.__main__:main", [str(argument) for argument in arguments])
+
+    def train(self, arguments: list[str]) -> tuple[int, str, str]:
+        """Run `train_accelerate.py` there, as `run` does."""
+        return self.call(_run, "train_accelerate:main", [str(argument) for argument in arguments])
 
 
 @contextmanager
@@ -137,12 +141,12 @@ def _call(function: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dic
         raise ClientError.of(error) from error
 
 
-def _run(arguments: list[str]) -> tuple[int, str, str]:
-    from hvq_inpaint.__main__ import main
-
-    with _captured(sys.stdout) as output, _captured(sys.stderr) as errors:
+def _run(program: str, arguments: list[str]) -> tuple[int, str, str]:
+    main = pkgutil.resolve_name(program)
+    command_line = mock.patch.object(sys, "argv", [program, *arguments])
+    with command_line, _captured(sys.stdout) as output, _captured(sys.stderr) as errors:
         try:
-            status = main(arguments)
+            status = main()
         except SystemExit as end:  # of argparse
             status = end.code if isinstance(end.code, int) else int(end.code is not None)
     return status, output[0], errors[0]

@@ -21,6 +21,7 @@ from ..errors import InvalidInputError
 from ..inpainter import TRAINING_STAGES
 from ..losses import LOSS_PRESETS
 from ..masks import MASK_KINDS
+from ..tokens import refuse_tokens
 from .options import PRESET_DEFAULTS, TrainingOptions, flag
 
 TRACKERS = tuple(kind.value for kind in LoggerType if kind != LoggerType.ALL)
@@ -345,6 +346,27 @@ def build_parser() -> _Parser:
         help="continue from the newest intact checkpoint in OUTPUT ('auto', the same as no value) if there is one, and "
         "skip stages that are done; or from this checkpoint, such as step-00001000",
     )
+
+    hub = parser.add_argument_group("the Hub")
+    hub.add_argument(
+        "--push-to-hub",
+        metavar="REPO",
+        help="push the model of the last stage to this repository, user/name, with a card; the token is that of 'hf "
+        "auth login' or HF_TOKEN",
+    )
+    hub.add_argument(
+        "--push-best",
+        nargs="?",
+        const="best",
+        metavar="BRANCH",
+        help="also push each model that validates best, to a branch ('best', the same as no value)",
+    )
+    hub.add_argument(
+        "--hub-private",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="if the repository is made, make it private",
+    )
     return parser
 
 
@@ -358,6 +380,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> list[TrainingOption
         InvalidInputError: a name or a value is none that there is.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    refuse_tokens(arguments)
     parser = build_parser()
     early = _Parser(add_help=False, allow_abbrev=False)
     early.add_argument("--config")

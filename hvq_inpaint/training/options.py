@@ -69,6 +69,9 @@ class TrainingOptions:
     resume: str | None = None
     log_every: int = 20
     log_with: tuple[str, ...] = ("tensorboard",)
+    push_to_hub: str | None = None
+    push_best: str | None = None
+    hub_private: bool = False
 
     def __post_init__(self) -> None:
         positive = "steps batch_size validation_images validation_every checkpoint_every keep_checkpoints log_every"
@@ -122,6 +125,10 @@ class TrainingOptions:
             raise InvalidInputError(f"--mask-size must be at least {SIZE_MULTIPLE}, not {self.mask_size}.")
         if not 0 <= self.seed < 2**32:
             raise InvalidInputError(f"--seed must lie between 0 and {2**32 - 1}, not {self.seed}.")
+        if self.push_best and not self.push_to_hub:
+            raise InvalidInputError("--push-best needs the repository: give it with --push-to-hub.")
+        if self.push_best and not self.validation:
+            raise InvalidInputError("--push-best needs images to tell which model is best: give --validation.")
         if self.micro_batch_size < 0:
             raise InvalidInputError(f"--micro-batch-size must not be negative, not {self.micro_batch_size}.")
         if self.divergence_factor and not self.divergence_factor > 1:

@@ -33,6 +33,9 @@ _TITLES = {
 }
 # Options that say where a run was, not what it did.
 _NOT_REPORTED = {"output", "resume", "stage", "vgg_weights", "lpips_weights", "log_with"}
+# Those that may be paths on this machine.
+_PATHS = {"dataset", "validation", "init"}
+_NOT_ON_CARDS = {"push_to_hub", "push_best", "hub_private"}
 # Panels of the curves: a title, an axis, and the beginnings of the names that belong into it.
 _PANELS = (
     ("loss", "loss (log)", ("loss",)),
@@ -157,6 +160,45 @@ def write_report(output: Path) -> Path:
     partial.write_text("\n".join(parts), encoding="utf-8")
     partial.replace(report)
     return report
+
+
+def card_facts(output: Path, options: TrainingOptions) -> dict[str, Any]:
+    """What a run knows for the card of its model: on what, and how, its stages were trained.
+
+    Of folders only the last part of the name is told: where they lie is nobody's business.
+    """
+    parts = ["Trained by the command `train_accelerate.py` of hvq-inpaint."]
+    for stage in TRAINING_STAGES[: TRAINING_STAGES.index(options.stage) + 1]:
+        path = output / stage / SUMMARY_FILE
+        if path.is_file():
+            summary = StageSummary(**json.loads(path.read_text(encoding="utf-8")))
+            told = ", ".join(
+                f"`{_as_given(name, _public(name, value))}`"
+                for name, value in summary.options.items()
+                if name not in _NOT_ON_CARDS
+            )
+            parts.append(f"{_sentence(summary)} On {summary.device}, torch {summary.torch}. {told}.")
+            best = [
+                f"{name.removeprefix('validation/').replace('_psnr', '').replace('_', ' ')} {value['last']:.2f}"
+                for name, value in summary.values.items()
+                if name.startswith("validation/") and name.endswith("_psnr")
+            ]
+            if best:
+                parts.append(
+                    f"PSNR in dB at its end, on {options.validation_images} held-out images of "
+                    f"{options.validation_size} pixels: {', '.join(best)}."
+                )
+    facts: dict[str, Any] = {"training": "\n\n".join(parts)}
+    if not Path(options.dataset).exists() and options.dataset.count("/") == 1:
+        facts["datasets"] = (options.dataset,)
+    if options.init and not Path(options.init).exists():
+        facts["base_model"] = options.init
+    return facts
+
+
+def _public(name: str, value: Any) -> Any:
+    """An option's value without the folder that a path lies in."""
+    return Path(value).name if name in _PATHS and isinstance(value, str) and Path(value).exists() else value
 
 
 def save_summary(summary: StageSummary, folder: Path) -> None:

@@ -53,11 +53,12 @@ from .checkpoints import (
 from .log import TrainingLog
 from .micro_batches import MicroBatches
 from .options import TrainingOptions
-from .report import save_summary, summarise, summary_text, write_report
+from .pushing import Pushes
+from .report import card_facts, save_summary, summarise, summary_text, write_report
 from .resume import OF_VALIDATION, alone_in, check_batch, check_options, enter_whole_epoch, save_options
 from .stages import AutoencoderStage, EncoderStage, RefinerStage, TrainingStage
 from .stopping import DivergenceWatch, StopRequest, TrainingStopped
-from .together import SharedError, tell_all, together
+from .together import SharedError, processes, tell_all, together
 from .unreadable import UnreadableImages
 from .validation import sample_grid, validate
 
@@ -70,12 +71,29 @@ def run(stages: list[TrainingOptions]) -> HVQInpainter:
         stages = _resume_unfinished(stages)
         # First, so that a missing feature network is told before hours of training, not after.
         networks = [load_loss_networks(options) for options in stages]
+    with ExitStack() as stack:
+        with together():
+            pushes = None
+            if stages[-1].push_to_hub and processes().is_main_process:
+                pushes = stack.enter_context(Pushes(stages[-1]))
+        accelerator, model = _train_stages(stages, networks, pushes)
+        with together():
+            if pushes is not None:
+                print(f"Pushed: {pushes.final(Path(stages[-1].output) / stages[-1].stage / 'model')}")
+    accelerator.end_training()
+    return model
+
+
+def _train_stages(
+    stages: list[TrainingOptions], networks: list[LossNetworks], pushes: Pushes | None
+) -> tuple[Accelerator, HVQInpainter]:
+    """Train the stages one after the other; returns what the last of them used, and the model that it ended with."""
     try:
         with StopRequest() as request:
             for options, of_stage in zip(stages, networks, strict=True):
                 # A new one for each stage: it checkpoints all that was ever prepared with it.
                 accelerator = make_accelerator(options)
-                model = train_stage(accelerator, options, of_stage, request=request)
+                model = train_stage(accelerator, options, of_stage, request=request, pushes=pushes)
                 if options is not stages[-1]:
                     _stop_between_stages(accelerator, options, request)
     except RuntimeError as error:
@@ -85,8 +103,7 @@ def run(stages: list[TrainingOptions]) -> HVQInpainter:
             f"A process that loads data was killed, perhaps for want of memory ({' '.join(str(error).split())}): lower "
             "--workers, and continue with --resume auto."
         ) from None
-    accelerator.end_training()
-    return model
+    return accelerator, model
 
 
 def _resume_unfinished(stages: list[TrainingOptions]) -> list[TrainingOptions]:
@@ -162,6 +179,7 @@ def train_stage(
     model: HVQInpainter | None = None,
     cache: CachedInputs | None = None,
     request: StopRequest | None = None,
+    pushes: Pushes | None = None,
 ) -> HVQInpainter:
     """Train one stage, from its start or from its last checkpoint, and save the model it ends with.
 
@@ -170,13 +188,14 @@ def train_stage(
         model: start from this one, whatever the preset; None: from --init, the last stage's, or a fresh one.
         cache: the refiner's inputs, if they were made before; None: they are made of the dataset.
         request: to stop; None: one for this stage only.
+        pushes: of the main process; None: the model is not pushed.
     """
     with ExitStack() as stack:
         with together():
             if accelerator.is_main_process:
                 stack.enter_context(alone_in(Path(options.output) / options.stage))
         request = request or stack.enter_context(StopRequest())
-        return _train_stage(accelerator, options, networks or LossNetworks(), model, cache, request)
+        return _train_stage(accelerator, options, networks or LossNetworks(), model, cache, request, pushes)
 
 
 def _train_stage(
@@ -186,6 +205,7 @@ def _train_stage(
     model: HVQInpainter | None,
     cache: CachedInputs | None,
     request: StopRequest,
+    pushes: Pushes | None,
 ) -> HVQInpainter:
     folder = Path(options.output) / options.stage
     checkpoints = folder / "checkpoints"
@@ -345,6 +365,10 @@ def _train_stage(
                     )
                     save(progress)
                     saved = True
+                    if pushes is not None:
+                        figure = f"{stage.decisive.removeprefix('validation/').replace('_', ' ')} "
+                        with log.clock_stopped():
+                            pushes.best(shown, options.stage, progress.step, f"{figure}{progress.best_value:.2f} dB")
             if not saved and (signal_number or too_many or is_last or progress.step % options.checkpoint_every == 0):
                 save(progress)
             if too_many:  # not before its step is done, of which the codebooks know already
@@ -371,14 +395,14 @@ def _train_stage(
         if accelerator.is_main_process:
             partial = folder / "partial-model"
             shutil.rmtree(partial, ignore_errors=True)
-            try:
-                model.save_pretrained(partial)
-            except InvalidInputError as error:
-                raise InvalidInputError(f"{error} Make room. {way_back(checkpoints, progress)}.") from None
             summary = summarise(
                 folder, options, progress, batches.per_epoch, device_name(accelerator.device), torch.__version__
             )
             save_summary(summary, folder)
+            try:
+                model.save_pretrained(partial, model_card_kwargs=card_facts(Path(options.output), options))
+            except InvalidInputError as error:
+                raise InvalidInputError(f"{error} Make room. {way_back(checkpoints, progress)}.") from None
             partial.rename(folder / "model")
             print(f"{summary_text(summary)}\nReport: {write_report(Path(options.output))}")
     accelerator.print(f"Stage {options.stage} is done: {folder / 'model'}.")
