@@ -337,13 +337,13 @@ def card(arguments: argparse.Namespace) -> None:
     facts = {
         name: getattr(arguments, name) for name in ("title", "license", "license_name", "license_link", "base_model")
     }
+    try:
+        training = None if arguments.training is None else arguments.training.read_text(encoding="utf-8").strip()
+    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"{arguments.training} is no file of text ({type(error).__name__}).") from None
+    datasets = tuple(arguments.dataset)
     path = write_card(
-        arguments.model,
-        arguments.evaluation,
-        arguments.training,
-        arguments.samples,
-        datasets=tuple(arguments.dataset),
-        **facts,
+        arguments.model, arguments.evaluation, arguments.samples, training=training, datasets=datasets, **facts
     )
     print(f"wrote {path}")
 

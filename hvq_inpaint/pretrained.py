@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -235,12 +236,15 @@ class PretrainedModel(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME
             "architecture": self.architecture,
             "config_version": str(self.config.config_version),
         }
+        path = save_directory / CONFIG_FILE
+        config = {"architecture": self.architecture, **self.config.to_dict()}
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         try:
             save_weights(state, save_directory, metadata, max_shard_size)
         except SafetensorError as error:
             raise InvalidInputError(f"The weights can't be written to {save_directory.parent}: {error}.") from None
-        config = {"architecture": self.architecture, **self.config.to_dict()}
-        (save_directory / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        for weights in save_directory.glob("*.safetensors"):
+            shutil.copymode(path, weights)  # safetensors lets nobody else read what it writes
 
     def generate_model_card(self, **facts: Any) -> ModelCard:
         """A card of what is known: the network itself, and `facts` by the names of `CardFacts`.

@@ -81,6 +81,16 @@ def test_saved_and_loaded_it_gives_bit_equal_outputs(model, folder):
     assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors", "README.md"}
 
 
+def test_whoever_may_read_the_configuration_may_read_the_weights(folder):
+    assert (folder / "model.safetensors").stat().st_mode == (folder / "config.json").stat().st_mode
+
+
+def test_the_same_model_is_the_same_file(model, folder, tmp_path):
+    model.save_pretrained(tmp_path / "again")
+    for name in ("model.safetensors", "config.json", "README.md"):
+        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
+
+
 def test_the_file_says_what_it_is(folder):
     with safe_open(folder / "model.safetensors", "pt") as file:
         assert file.metadata() == {

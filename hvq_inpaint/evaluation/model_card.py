@@ -20,7 +20,7 @@ _METRICS = ("psnr_hole", "psnr", "ssim", "lpips")
 
 
 def read_evaluation(folder: Path) -> dict[str, Any]:
-    """The document that `evaluate` wrote into `folder`, as it may be published: of paths only the last part.
+    """The document that `evaluate` wrote into `folder`, as it may be published: of local paths only the last part.
 
     Raises:
         InvalidInputError: there is none, or it is none of an evaluation.
@@ -30,8 +30,9 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
         document = json.loads(path.read_text(encoding="utf-8"))
         settings = document["settings"]
         for name in ("model", "dataset", "lpips_weights", "mask_folder"):
-            if isinstance(settings.get(name), str) and Path(settings[name]).is_absolute():
-                settings[name] = Path(settings[name]).name
+            value = settings.get(name)
+            if isinstance(value, str) and value.startswith((".", "/", "~")):
+                settings[name] = Path(value).resolve().name
         settings.update(export=None, outputs=[Path(output).name for output in settings["outputs"]])
         document["figures"], document["number_of_images"]
     except FileNotFoundError:

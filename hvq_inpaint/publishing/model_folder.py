@@ -40,14 +40,11 @@ def load_folder(folder: Path) -> PretrainedModel:
     return _CLASSES[known].from_pretrained(folder)
 
 
-def write_card(
-    folder: Path, evaluation: Path | None = None, training: Path | None = None, samples: bool = True, **facts: Any
-) -> Path:
+def write_card(folder: Path, evaluation: Path | None = None, samples: bool = True, **facts: Any) -> Path:
     """Write the card of the model in `folder`, with what its present card tells and with what is said here.
 
     Args:
         evaluation: the folder that `evaluate` wrote; its figures go onto the card, and `evaluation.json` beside it.
-        training: a file of Markdown, for the section on training.
         samples: make a picture of what the model does with the photographs of the package, if it makes pictures.
         facts: by the names of `CardFacts`.
 
@@ -55,7 +52,7 @@ def write_card(
         The path of the card.
 
     Raises:
-        InvalidInputError: the folder, the evaluation or the text can't be used.
+        InvalidInputError: the folder or the evaluation can't be used.
     """
     model = load_folder(folder)
     path = folder / CARD_FILE
@@ -66,8 +63,6 @@ def write_card(
     if evaluation is not None:
         document = read_evaluation(evaluation)
         facts |= {"results": results_text(document), "eval_results": eval_results(document)}
-    if training is not None:
-        facts["training"] = _read_text(training)
     sample = model.sample_picture() if samples else None
     if sample is not None:
         facts |= {"samples": SAMPLES_FILE, "samples_caption": sample[1]}
@@ -81,13 +76,6 @@ def write_card(
             partial(folder / EVALUATION_FILE).write_text(text, encoding="utf-8")
         model.generate_model_card(**known).save(partial(path))
     return path
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"{path} is no file of text ({type(error).__name__}).") from None
 
 
 def stage_model(folder: Path, staged: Path, repo_id: str) -> list[str]:
