@@ -46,14 +46,19 @@ _COLLISION = 412  # HTTP status of a commit whose parent is not the newest any m
 
 
 @contextmanager
-def told_in_a_sentence(name: str, revision: str | None = None) -> Iterator[None]:
-    """A block in which the Hub is asked for the repository `name`; what goes wrong is told as `InvalidInputError`."""
+def told_in_a_sentence(name: str, revision: str | None = None, is_sent: bool = False) -> Iterator[None]:
+    """A block in which the Hub is asked for the repository `name`; what goes wrong is told as `InvalidInputError`.
+
+    Args:
+        revision: that is asked for.
+        is_sent: whether something is to be sent there; what is to be loaded might have been a folder.
+    """
+    either = "" if is_sent else f"There is no folder {name}, and "
     try:
         yield
     except HFValidationError:
-        raise InvalidInputError(
-            f"{name} is neither a model folder nor the id of a repository on the Hub, such as user/name."
-        ) from None
+        meant = "not" if is_sent else "neither a model folder nor"
+        raise InvalidInputError(f"{name} is {meant} the id of a repository on the Hub, such as user/name.") from None
     except GatedRepoError:
         raise InvalidInputError(
             f"Not everybody may have {name}: ask for access on its page on the Hub, and {_SIGN_IN}."
@@ -61,16 +66,13 @@ def told_in_a_sentence(name: str, revision: str | None = None) -> Iterator[None]
     except RevisionNotFoundError:
         raise InvalidInputError(f"The repository {name} has no branch, tag or commit {revision}.") from None
     except RepositoryNotFoundError:
-        raise InvalidInputError(
-            f"There is no folder {name}, and no repository of that name on the Hub, or it is private: check the name, "
-            f"or {_SIGN_IN}."
-        ) from None
+        found = f"{either}no repository of that name" if either else f"There is no repository {name}"
+        raise InvalidInputError(f"{found} on the Hub, or it is private: check the name, or {_SIGN_IN}.") from None
     except LocalTokenNotFoundError:
         raise InvalidInputError(f"The Hub needs a token: {_SIGN_IN}.") from None
     except (LocalEntryNotFoundError, OfflineModeIsEnabled):
-        raise InvalidInputError(
-            f"There is no folder {name}, and the Hub, where it may be a repository, can't be reached."
-        ) from None
+        hub = f"{either}the Hub, where it may be a repository," if either else "The Hub"
+        raise InvalidInputError(f"{hub} can't be reached.") from None
     except HfHubHTTPError as error:
         raise InvalidInputError(_sentence_of(error, name)) from None
     except _ConnectionProblem as error:
@@ -167,7 +169,7 @@ def compare(upload: Upload, token: str | None = None) -> Comparison:
     api = HfApi(token=token)
     nothing = dict.fromkeys(upload.files, "new")
     where = {"repo_id": upload.repo_id, "repo_type": upload.repo_type}
-    with told_in_a_sentence(upload.repo_id):
+    with told_in_a_sentence(upload.repo_id, is_sent=True):
         try:
             if not api.repo_exists(**where):
                 return Comparison(None, False, nothing)
@@ -247,7 +249,7 @@ def send(
     api = HfApi(token=token)
     where = {"repo_id": upload.repo_id, "repo_type": upload.repo_type}
     _check_token(api, upload.repo_id)
-    with told_in_a_sentence(upload.repo_id, upload.branch):
+    with told_in_a_sentence(upload.repo_id, upload.branch, is_sent=True):
         made = api.create_repo(
             **where,
             private=upload.private,
@@ -264,7 +266,7 @@ def send(
     ]
     operations += [CommitOperationDelete(path) for path in comparison.deleted]
     commit, address = comparison.head, str(made)
-    with told_in_a_sentence(upload.repo_id, upload.branch):
+    with told_in_a_sentence(upload.repo_id, upload.branch, is_sent=True):
         if operations:
             try:
                 done = api.create_commit(
@@ -299,13 +301,13 @@ def check_access(repo_id: str, private: bool | None = None, token: str | None = 
     """
     api = HfApi(token=token)
     _check_token(api, repo_id)
-    with told_in_a_sentence(repo_id):
+    with told_in_a_sentence(repo_id, is_sent=True):
         return api.create_repo(repo_id, private=private, exist_ok=True).repo_id
 
 
 def _check_token(api: HfApi, repo_id: str) -> None:
     """Refuse to send without a token, or with one that may only read."""
-    with told_in_a_sentence(repo_id):
+    with told_in_a_sentence(repo_id, is_sent=True):
         role = api.whoami().get("auth", {}).get("accessToken", {}).get("role")
     if role == "read":
         raise InvalidInputError(f"The token may only read: {_SIGN_IN}, with one that may write.")

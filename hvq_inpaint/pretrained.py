@@ -303,7 +303,7 @@ class PretrainedModel(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME
         facts = {"model_id": repo_id, **(model_card_kwargs or {})}
         if self._loaded_from is not None and "license" not in facts:
             facts = {**self._loaded_from.inherited(token, ask=True), **facts}
-        with told_in_a_sentence(repo_id), TemporaryDirectory() as temporary:
+        with told_in_a_sentence(repo_id, is_sent=True), TemporaryDirectory() as temporary:
             folder = Path(temporary)
             if "samples" not in facts and (sample := self.sample_picture()) is not None:
                 picture, facts["samples_caption"] = sample

@@ -208,7 +208,7 @@ class HierarchicalVQVAE(PretrainedModel):
             if codes.is_floating_point() or codes.min() < 0 or codes.max() >= self.config.num_codes:
                 raise InvalidInputError(f"Codes must be integers from 0 to {self.config.num_codes - 1}.")
         return self.decoder_a(
-            self.global_quantizer.vectors_of(global_codes), self.local_quantizer.vectors(local_codes)
+            self.global_quantizer.vectors_of(global_codes), self.local_quantizer.vectors_of(local_codes)
         ).clamp(0, 1)
 
     def decode_with_mid(

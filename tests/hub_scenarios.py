@@ -79,3 +79,8 @@ def card_data(path: str) -> dict[str, Any]:
     from huggingface_hub import ModelCard
 
     return ModelCard(Path(path).read_text(encoding="utf-8")).data.to_dict()
+
+
+def run_code(program: str) -> None:
+    """Run a piece of code of a document."""
+    exec(compile(program, "snippet", "exec"), {"__name__": "snippet"})

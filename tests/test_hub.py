@@ -281,5 +281,5 @@ def test_of_two_pushes_at_once_one_is_whole_and_the_other_told(hub: FakeHub, own
 def test_a_name_that_no_repository_can_have_is_refused(hub: FakeHub, owner: Client) -> None:
     for name in ("a b/c", "tester/" + "x" * 100):
         assert "neither a model folder nor the id" in refusal(owner, scenarios.load, name)
-        assert "neither a model folder nor the id" in refusal(owner, scenarios.push, name)
+        assert "is not the id of a repository" in refusal(owner, scenarios.push, name)
     assert not any(seen.method == "POST" for seen in hub.requests)

@@ -106,7 +106,7 @@ def test_a_dry_run_tells_what_would_change(hub: FakeHub, owner: Client, repo_id:
 def test_without_the_hub_a_dry_run_says_what_it_does_not_know(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["push", "model", "tester/model", "--model", str(folder)]) == 0  # the tests are offline
     output, error = capsys.readouterr()
-    assert "note: what is there already is not known" in error
+    assert "note: what is there already is not known: The Hub can't be reached.\n" in error
     assert re.search(r"\? +[\d,]+  model.safetensors", output) and "Nothing was sent" in output
 
 

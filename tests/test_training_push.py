@@ -79,7 +79,7 @@ def test_what_can_t_be_pushed_to_is_told_before_anything_is_trained(
     for client, name, message in [
         (stranger, repo_id, "The Hub needs a token"),
         (owner, "somebody/model", "The token may not do this with somebody/model"),
-        (owner, "a b", "neither a model folder nor the id"),
+        (owner, "a b", "is not the id of a repository"),
     ]:
         status, _, error = client.train(arguments(image_folder, tmp_path / "run", name))
         assert status == 1 and message in error

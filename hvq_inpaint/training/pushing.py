@@ -64,7 +64,7 @@ class Pushes:
                 "model_id": self.repo_id,
                 "training": f"Not finished: the best so far. {message}. Load it with `revision={self.branch!r}`.",
             }
-            with told_in_a_sentence(self.repo_id):
+            with told_in_a_sentence(self.repo_id, is_sent=True):
                 model.save_pretrained(folder, model_card_kwargs=facts)
         except InvalidInputError as error:
             shutil.rmtree(folder, ignore_errors=True)
@@ -106,7 +106,7 @@ class Pushes:
 
         self._arrive()
         try:
-            with told_in_a_sentence(self.repo_id), tempfile.TemporaryDirectory() as temporary:
+            with told_in_a_sentence(self.repo_id, is_sent=True), tempfile.TemporaryDirectory() as temporary:
                 write_card(folder)
                 stage_model(folder, Path(temporary), self.repo_id)
                 message = "Push the model of a finished run"
