@@ -11,7 +11,7 @@ import fnmatch
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,15 @@ def fetch(name: str, file: str, **options: Any) -> Path | None:
             return Path(hf_hub_download(repo_id=name, filename=file, **options))
         except RemoteEntryNotFoundError:
             return None
+        except LocalEntryNotFoundError:
+            if not options.get("local_files_only"):
+                raise
+            raise InvalidInputError(
+                f"There is no folder {name}, and the cache has no {file} of such a repository: without "
+                "local_files_only it is fetched from the Hub."
+            ) from None
+        except RuntimeError as error:  # of hf_xet, which moves large files
+            raise InvalidInputError(_no_connection(name, error)) from None
 
 
 @dataclass(frozen=True)
@@ -153,11 +162,6 @@ class Comparison:
     exists: bool
     states: Mapping[str, str]
     deleted: list[str] = field(default_factory=list)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing would change."""
-        return not self.deleted and not {"new", "changed"} & set(self.states.values())
 
 
 def compare(upload: Upload, token: str | None = None) -> Comparison:
@@ -201,9 +205,9 @@ def _is_same(file: Path, entry: Any) -> bool:
     """Whether a file has the contents of one in a repository, by its hash: no contents are fetched."""
     if entry.size != file.stat().st_size:
         return False
-    contents = file.read_bytes()
     if entry.lfs is not None:
-        return hashlib.sha256(contents).hexdigest() == entry.lfs.sha256
+        return CommitOperationAdd(file.name, file).upload_info.sha256.hex() == entry.lfs.sha256
+    contents = file.read_bytes()  # which is small
     # Git's name of a blob; no secret hangs on it.
     return hashlib.sha1(b"blob %d\0" % len(contents) + contents, usedforsecurity=False).hexdigest() == entry.blob_id
 
@@ -250,6 +254,8 @@ def send(
     where = {"repo_id": upload.repo_id, "repo_type": upload.repo_type}
     _check_token(api, upload.repo_id)
     with told_in_a_sentence(upload.repo_id, upload.branch, is_sent=True):
+        if not api.repo_exists(**where):
+            upload = replace(upload, keeps_card=False)  # what the Hub itself puts into a new Space is nobody's card
         made = api.create_repo(
             **where,
             private=upload.private,
@@ -278,10 +284,12 @@ def send(
                     # Otherwise, of two pushes at once, one might leave files of the other between its own.
                     parent_commit=comparison.head,
                 )
-            except RuntimeError as error:  # so the client tells that a file could not be uploaded, and why as the cause
-                if error.__cause__ is None:
+            except RuntimeError as error:  # so the client, or hf_xet, tells that a file could not be sent
+                raise InvalidInputError(_no_connection(upload.repo_id, error.__cause__ or error)) from None
+            except ValueError as error:  # so the client tells what the Hub finds wrong with a card
+                if CARD not in str(error):
                     raise
-                raise InvalidInputError(_no_connection(upload.repo_id, error.__cause__)) from None
+                raise InvalidInputError(f"The Hub refuses the card: {' '.join(str(error).split())}.") from None
             commit, address = done.oid, done.pr_url or done.commit_url
         if tag is not None:
             api.create_tag(**where, tag=tag, revision=commit, exist_ok=True)

@@ -382,7 +382,7 @@ def _find(name: str, options: dict[str, Any]) -> _Source:
         config = path / CONFIG_FILE
         if not config.is_file():
             raise InvalidInputError(f"{name} has no {CONFIG_FILE}: it is no model saved by hvq_inpaint.")
-        return _Source(name, read_json(config, name), folder=path)
+        return _Source(name, read_json(config, name), folder=path.resolve())
     if path.is_file():
         raise InvalidInputError(f"{name} is a file: give the folder that holds the model.")
     if name.startswith((".", "/", "~")) or name.count("/") > 1:

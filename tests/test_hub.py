@@ -115,6 +115,8 @@ def test_what_was_fetched_once_is_there_without_a_connection(hub: FakeHub, owner
     hub.reset()
     assert owner.call(scenarios.load, repo_id, local_files_only=True) == FIRST
     assert hub.requests == []
+    message = refusal(owner, scenarios.load, f"{repo_id}-other", local_files_only=True)
+    assert "the cache has no config.json of such a repository" in message and hub.requests == []
 
 
 # ---------------------------------------------------------------- cards
@@ -126,6 +128,14 @@ def test_a_card_that_is_there_is_kept_unless_asked(hub: FakeHub, owner: Client, 
     assert hub.files(repo_id)["README.md"] == b"mine"
     owner.call(scenarios.push, repo_id, seed=1, replace_card=True)
     assert f'from_pretrained("{repo_id}")' in hub.files(repo_id)["README.md"].decode()
+
+
+def test_a_card_that_the_hub_does_not_take_is_told(hub: FakeHub, owner: Client, repo_id: str, tmp_path: Path) -> None:
+    scenarios.save(str(tmp_path))
+    (tmp_path / "README.md").write_text("---\n: [\n---\n")
+    status, _, error = owner.run(["push", "model", repo_id, "--model", str(tmp_path), "--send"])
+    assert status == 1 and error.startswith("error: The Hub refuses the card") and error.count("\n") == 1
+    assert set(hub.files(repo_id)) == {".gitattributes"}
 
 
 def test_the_licence_goes_with_the_weights(hub: FakeHub, owner: Client, repo_id: str, tmp_path: Path) -> None:

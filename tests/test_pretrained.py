@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import contents, make_model
+from huggingface_hub import ModelCard
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -137,6 +138,32 @@ def test_a_card_that_is_there_is_kept(model, folder):
     (folder / "README.md").write_text("mine")
     model.save_pretrained(folder)
     assert (folder / "README.md").read_text() == "mine"
+
+
+def test_the_licence_of_weights_holds_for_what_becomes_of_them(model, tmp_path):
+    facts = {"license": "other", "license_name": "mine", "training": "On photographs.", "datasets": ("a/b",)}
+    model.save_pretrained(tmp_path / "first", model_card_kwargs=facts)
+    HVQInpainter.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "second")
+    again = HVQInpainter.from_pretrained(tmp_path / "second")
+    again.save_pretrained(tmp_path / "third", model_card_kwargs={"license": "mit"})
+    first, second, third = (ModelCard.load(tmp_path / name / "README.md") for name in ("first", "second", "third"))
+    assert first.data.datasets == ["a/b"] and "On photographs." in first.text
+    assert (second.data.license, second.data.license_name) == ("other", "mine")
+    assert (third.data.license, third.data.license_name) == ("mit", None)
+    assert "On photographs." not in second.text  # what was done to it since is not known
+
+
+def test_a_card_says_what_the_configuration_says(tmp_path):
+    card = HVQInpainter(HVQConfig.preset("small")).generate_model_card(model_id="someone/something")
+    assert "Preset `small`, 8.4 M parameters" in card.text and "# something" in card.text
+    for addition in ("fed back into F_mid", "Skip connections", "Poisson", "none of these additions"):
+        assert addition in card.text
+    paper = HVQInpainter(HVQConfig.preset("paper")).generate_model_card()
+    assert "Preset `paper`, 15.8 M parameters" in paper.text and "fed back" not in paper.text
+    assert "additions" not in paper.text and paper.data.library_name == "hvq-inpaint"
+    assert "@article{li2024hierarchical" in paper.text and "Not measured." in paper.text
+    tokenizer = make_model().vqvae.generate_model_card()
+    assert tokenizer.data.pipeline_tag == "image-feature-extraction" and "A tokenizer of images" in tokenizer.text
 
 
 def test_a_full_disk_leaves_the_saved_model_as_it_was(model, folder):

@@ -273,6 +273,12 @@ def test_a_space_is_pushed_with_all_it_needs(hub: FakeHub, owner: Client, repo_i
     assert data["sdk"] == "gradio" and data["sdk_version"] == version("gradio") and data["app_file"] == "app.py"
     assert {"title", "emoji", "colorFrom", "colorTo", "python_version", "license", "tags"} <= set(data)
     assert len(data["short_description"]) <= 60
+    # In a new Space lies a card that nobody wrote.
+    run(owner, "space", f"{repo_id}-2", "--model", folder, "--send")
+    assert (
+        hub.files(f"{repo_id}-2", repo_type="space")["README.md"].decode().replace(f"{repo_id}-2", repo_id)
+        == files["README.md"].decode()
+    )
     assert f'Client("{repo_id}")' in files["README.md"].decode()
 
 
