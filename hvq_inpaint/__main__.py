@@ -417,8 +417,8 @@ def _add_card(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "card",
         help=text,
-        description=f"{text[0].upper()}{text[1:]}: README.md, with architecture, training, results, samples, limits and "
-        "a program to use it. What the card that is there tells, and is not said anew, is kept.",
+        description=f"{text[0].upper()}{text[1:]}: README.md, with architecture, training, results, samples, limits "
+        "and a program to use it. What the card that is there tells, and is not said anew, is kept.",
     )
     parser.set_defaults(run=commands.card)
     parser.add_argument("model", metavar="FOLDER", type=_path, help="the model's folder")
@@ -458,8 +458,8 @@ def _add_push(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "push",
         help=text,
-        description=f"{text[0].upper()}{text[1:]}. Without --send it is a dry run, which shows exactly what would be sent. "
-        "The token is that of 'hf auth login' or of HF_TOKEN; there is no option for it.",
+        description=f"{text[0].upper()}{text[1:]}. Without --send it is a dry run, which shows exactly what would be "
+        "sent. The token is that of 'hf auth login' or of HF_TOKEN; there is no option for it.",
     )
     kinds = parser.add_subparsers(title="what to send", metavar="KIND", required=True)
 
