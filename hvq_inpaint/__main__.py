@@ -432,6 +432,9 @@ def _add_card(subparsers: argparse._SubParsersAction) -> None:
         "--training", metavar="FILE", type=_path, help="Markdown: on what it was trained, and how (default: none)"
     )
     parser.add_argument(
+        "--results", metavar="FILE", type=_path, help="Markdown, in place of --evaluation (default: none)"
+    )
+    parser.add_argument(
         "--dataset",
         metavar="ID",
         nargs="+",

@@ -337,14 +337,14 @@ def card(arguments: argparse.Namespace) -> None:
     facts = {
         name: getattr(arguments, name) for name in ("title", "license", "license_name", "license_link", "base_model")
     }
-    try:
-        training = None if arguments.training is None else arguments.training.read_text(encoding="utf-8").strip()
-    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"{arguments.training} is no file of text ({type(error).__name__}).") from None
-    datasets = tuple(arguments.dataset)
-    path = write_card(
-        arguments.model, arguments.evaluation, arguments.samples, training=training, datasets=datasets, **facts
-    )
+    for name in ("training", "results"):
+        if (file := getattr(arguments, name)) is not None:
+            try:
+                facts[name] = file.read_text(encoding="utf-8").strip()
+            except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
+                raise InvalidInputError(f"{file} is no file of text ({type(error).__name__}).") from None
+    facts["datasets"] = tuple(arguments.dataset)
+    path = write_card(arguments.model, arguments.evaluation, arguments.samples, **facts)
     print(f"wrote {path}")
 
 
@@ -444,7 +444,12 @@ def load_model(name: str | None, device: str) -> HVQInpainter:
 
     if name is None and (BUNDLED_MODEL / "config.json").is_file():
         name = str(BUNDLED_MODEL)
-    return HVQInpainter.from_pretrained(name, device=device)
+    try:
+        return HVQInpainter.from_pretrained(name, device=device)
+    except InvalidInputError as error:
+        if name is not None:
+            raise
+        raise InvalidInputError(f"{error} It is named with --model.") from None
 
 
 def _bucket(text: str) -> tuple[float, float]:

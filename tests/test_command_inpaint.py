@@ -16,6 +16,7 @@ from PIL.TiffImagePlugin import IFDRational
 
 from hvq_inpaint import HVQInpainter, commands
 from hvq_inpaint.__main__ import main
+from hvq_inpaint.pretrained import DEFAULT_MODEL
 
 ROOT = Path(__file__).parent.parent
 
@@ -114,7 +115,8 @@ def test_overwrite_must_be_said(workplace, model_folder, refused):
 
 def test_bundled_model_is_the_default(workplace, model_folder, monkeypatch, refused):
     monkeypatch.setattr(commands, "BUNDLED_MODEL", workplace / "no_model")
-    assert "--model" in refused("inpaint", "photo.png", "--mask", "mask.png", "--out", "filled.png")
+    message = refused("inpaint", "photo.png", "--mask", "mask.png", "--out", "filled.png")
+    assert DEFAULT_MODEL in message and "hub/model in a clone" in message and "--model" in message
     monkeypatch.setattr(commands, "BUNDLED_MODEL", Path(model_folder))
     assert main(["inpaint", "photo.png", "--mask", "mask.png", "--out", "filled.png"]) == 0
 

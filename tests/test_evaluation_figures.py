@@ -92,7 +92,7 @@ def test_rows_of_the_model_equal_its_own_pictures(model, files):
             "coarse": output.coarse,
             "blended": poisson_composite(output.coarse, image, known),
             "refined": output.refined,
-            "true_global": model.vqvae.decode(model.vqvae(image).global_quantized, output.mid)[2].clamp(0, 1),
+            "true_global": model.vqvae.decode_with_mid(model.vqvae(image).global_quantized, output.mid)[2].clamp(0, 1),
             "oracle": model.reconstruct(image),
         }
     for method, picture in pictures.items():

@@ -216,6 +216,14 @@ def test_a_card_tells_what_is_known_and_keeps_what_was_told(folder: Path, tmp_pa
     assert "![Three kinds" in again.text
 
 
+def test_figures_that_were_measured_elsewhere_go_onto_a_card(tmp_path: Path) -> None:
+    scenarios.make().vqvae.save_pretrained(tmp_path)
+    (tmp_path / "figures.md").write_text("| PSNR (dB) |\n|---:|\n| 27.78 |\n")
+    assert main(["card", str(tmp_path), "--results", str(tmp_path / "figures.md")]) == 0
+    assert "## Results\n\n| PSNR (dB) |\n|---:|\n| 27.78 |\n\n## Limits" in (tmp_path / "README.md").read_text()
+    assert not (tmp_path / "samples.jpg").exists()  # it fills nothing
+
+
 def test_a_card_is_refused_in_one_sentence_where_it_can_t_be_made(refused, model_folder: str, workplace: Path) -> None:
     assert "has no config.json" in refused("card", str(workplace))
     assert "measure the model first" in refused("card", model_folder, "--evaluation", "nowhere")

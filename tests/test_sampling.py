@@ -76,7 +76,7 @@ class TestAnotherCoarse:
     def test_answers_differ_even_where_all_is_credible_and_nothing_is_drawn(self, parts):
         model, encoded, _ = parts
         with torch.no_grad():
-            plain = model.vqvae.decode(encoded.global_quantized, encoded.mid)[2]
+            plain = model.vqvae.decode_with_mid(encoded.global_quantized, encoded.mid)[2]
         pictures = [plain, *self.pictures(parts, credibility=1.0)]
         for index in range(2):
             for i, one in enumerate(pictures):
@@ -85,7 +85,7 @@ class TestAnotherCoarse:
     def test_what_is_forced_to_differ_lies_in_the_hole(self, parts):
         model, encoded, known = parts
         with torch.no_grad():
-            plain = model.vqvae.decode(encoded.global_quantized, encoded.mid)[2]
+            plain = model.vqvae.decode_with_mid(encoded.global_quantized, encoded.mid)[2]
         (other,) = self.pictures(parts, credibility=1.0, numbers=(1,))
         for index in range(2):
             change = (other - plain)[index].abs().amax(dim=0)
@@ -110,7 +110,7 @@ class TestAnotherCoarse:
     def test_a_larger_spread_moves_more(self, parts, monkeypatch):
         model, encoded, _ = parts
         with torch.no_grad():
-            plain = model.vqvae.decode(encoded.global_quantized, encoded.mid)[2]
+            plain = model.vqvae.decode_with_mid(encoded.global_quantized, encoded.mid)[2]
         moved = []
         for spread in (0.01, 2.0, 50.0):
             monkeypatch.setattr(sampling, "SPREAD", spread)

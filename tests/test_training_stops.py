@@ -236,7 +236,9 @@ def test_a_disk_that_is_full_elsewhere_is_a_sentence_too(photographs, whole, tmp
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     monkeypatch.setattr(kind, name, on_a_full_disk)
-    with pytest.raises(InvalidInputError, match=r"(disk is full|model can't be written) .*[Mm]ake room\b.*[cC]ontinue"):
+    with pytest.raises(
+        InvalidInputError, match=r"(disk is full|weights can't be written) .*[Mm]ake room\b.*[cC]ontinue"
+    ):
         train(photographs, tmp_path, "--log-with", "none")
     monkeypatch.undo()
     assert not (tmp_path / "autoencoder" / "model").exists()
