@@ -58,9 +58,11 @@ class HVQConfig:
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            values = value if str(field.type).startswith("tuple") and isinstance(value, tuple) else (value,)
+            is_several = str(field.type).startswith("tuple")
+            values = value if isinstance(value, tuple) else (value,)
             kinds = {"bool": (bool,), "float": (float, int)}.get(str(field.type), (int,))
-            if not values or not all(type(single) in kinds for single in values):  # a bool is an int as well
+            fits = isinstance(value, tuple) == is_several and len(values) > 0
+            if not fits or not all(type(single) in kinds for single in values):  # a bool is an int as well
                 raise InvalidInputError(f"{field.name} can't be {repr(value)[:80]}.")
             most = _MOST_BLOCKS if field.name.endswith("_blocks") else _LARGEST_SIZE
             if max(values) > most or len(values) > _MOST_BLOCKS:

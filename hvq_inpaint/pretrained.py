@@ -202,6 +202,8 @@ class PretrainedModel(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME
         Raises:
             InvalidInputError: the folder can't be written.
         """
+        if push_to_hub_kwargs and not push_to_hub:
+            raise TypeError(f"save_pretrained() takes {', '.join(push_to_hub_kwargs)} only with push_to_hub=True.")
         folder = Path(save_directory)
         if folder.exists() and not folder.is_dir():
             raise InvalidInputError(f"{folder} is a file; a model needs a folder.")

@@ -43,6 +43,12 @@ def test_the_paper_s_preset_has_none_of_the_additions_and_the_bundled_one_has_th
         ({"num_codes": "many"}, "num_codes can't be 'many'"),
         ({"refiner_blocks": -1}, "refiner_blocks must not be negative"),
         ({"transformer_feedback": 1}, "transformer_feedback can't be 1"),
+        ({"num_codes": True}, "num_codes can't be True"),
+        ({"num_codes": [512]}, "num_codes can't be"),
+        ({"refiner_channels": 64}, "refiner_channels can't be 64"),
+        ({"mid_channels": 10**9}, "mid_channels must be at most 65536"),
+        ({"transformer_blocks": 10**9}, "transformer_blocks must be at most 1024"),
+        ({"codebook_decay": float("nan")}, "codebook_decay"),
     ],
 )
 def test_sizes_that_make_no_network_are_refused(change, message):

@@ -178,6 +178,13 @@ def test_a_full_disk_leaves_the_saved_model_as_it_was(model, folder):
     assert contents(folder) == before
 
 
+def test_an_option_that_would_do_nothing_is_refused(model, tmp_path):
+    with pytest.raises(TypeError, match="safe_serialization"):
+        model.save_pretrained(tmp_path, safe_serialization=False)
+    with pytest.raises(TypeError, match="strict"):
+        HVQInpainter.from_pretrained(tmp_path, strict=False)
+
+
 def test_a_file_is_no_folder_to_save_to(model, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InvalidInputError, match="is a file"):

@@ -296,6 +296,11 @@ def test_requirements_are_pinned_to_what_is_installed() -> None:
     assert f"torch=={version('torch').partition('+')[0]}" in lines and f"gradio=={version('gradio')}" in lines
 
 
+def test_a_build_that_not_everybody_has_is_not_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hvq_inpaint.publishing.space.version", lambda name: {"torch": "2.9.1+cpu"}[name])
+    assert pinned_requirements("torch>=2.7\n\n") == "torch==2.9.1\n"
+
+
 def test_a_part_makes_no_space(owner: Client, repo_id: str, tmp_path: Path) -> None:
     scenarios.make().vqvae.save_pretrained(tmp_path)
     assert "fills nothing" in refused(owner, "space", repo_id, "--model", tmp_path)

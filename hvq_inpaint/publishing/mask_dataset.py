@@ -52,6 +52,7 @@ def stage_masks(staged: Path, folder: Path, repo_id: str) -> int:
     """
     import datasets  # slow to import
 
+    datasets.disable_progress_bars()  # it takes a moment
     options = read_mask_set(folder)
     columns: dict[str, list[Any]] = {name: [] for name in ("image", "kind", "percent", "number", "seed")}
     for percent in range(options.min_percent, options.max_percent + 1):
