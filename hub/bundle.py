@@ -36,7 +36,7 @@ def bundle(source: Path, evaluation: Path | None, target: Path) -> None:
     with TemporaryDirectory() as temporary:
         measured = None
         if evaluation is not None:
-            document = read_evaluation(evaluation)
+            document, _ = read_evaluation(evaluation)
             document["settings"].update(model="hub/model", dataset="DATA/val")  # as in the commands
             measured = Path(temporary, EVALUATION_FILE)
             measured.write_text(json.dumps(document), encoding="utf-8")
@@ -51,6 +51,9 @@ def bundle(source: Path, evaluation: Path | None, target: Path) -> None:
             license="other",
             license_name="research-non-commercial",
         )
+    if evaluation is not None:
+        document["settings"]["model"] = "hub/model"
+        (target / EVALUATION_FILE).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> int:

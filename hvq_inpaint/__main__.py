@@ -422,7 +422,8 @@ def _add_card(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.set_defaults(run=commands.card)
     parser.add_argument("model", metavar="FOLDER", type=_path, help="the model's folder")
-    parser.add_argument(
+    figures = parser.add_mutually_exclusive_group()
+    figures.add_argument(
         "--evaluation",
         metavar="FOLDER",
         type=_path,
@@ -431,7 +432,7 @@ def _add_card(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--training", metavar="FILE", type=_path, help="Markdown: on what it was trained, and how (default: none)"
     )
-    parser.add_argument(
+    figures.add_argument(
         "--results", metavar="FILE", type=_path, help="Markdown, in place of --evaluation (default: none)"
     )
     parser.add_argument(

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, constants
 
 from .config import PRESETS, HVQConfig
+from .errors import InvalidInputError
 
 CARD_FILE = constants.REPOCARD_NAME  # README.md
 SAMPLES_FILE = "samples.jpg"
 LIBRARY_NAME = "hvq-inpaint"
 
 _TEMPLATES = Path(__file__).parent / "templates"
+# Said by fields of `CardFacts`, or made anew.
+_OWN_METADATA = {
+    "library_name",
+    "pipeline_tag",
+    "license",
+    "license_name",
+    "license_link",
+    "base_model",
+    "datasets",
+    "model-index",
+}
 # Of the template, by their headings.
 _SECTIONS = ("Use", "Architecture", "Training", "Results", "Limits", "Citation")
 # In a card whose model is not on the Hub yet.
@@ -66,6 +80,7 @@ class CardFacts:
         samples_caption: what it shows, and whose the photographs are.
         limits: Markdown, in place of the general ones.
         others: further sections, with their headings.
+        metadata: what else the Hub is told, such as `language`.
     """
 
     model_id: str | None = None
@@ -83,6 +98,7 @@ class CardFacts:
     samples_caption: str = "Samples"
     limits: str | None = None
     others: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 def make_card(architecture: str, config: HVQConfig, parameters: int, facts: CardFacts) -> ModelCard:
@@ -92,11 +108,13 @@ def make_card(architecture: str, config: HVQConfig, parameters: int, facts: Card
         architecture: the name of its class.
         parameters: how many weights it has.
     """
-    name = facts.model_id or _NO_NAME
+    name, others = facts.model_id or _NO_NAME, dict(facts.metadata)
     data = ModelCardData(
         library_name=LIBRARY_NAME,
         pipeline_tag="image-feature-extraction" if architecture == "HierarchicalVQVAE" else "image-to-image",
-        tags=sorted([*_TAGS[architecture], "model_hub_mixin", "pytorch_model_hub_mixin"]),
+        tags=sorted(
+            {*_TAGS[architecture], "model_hub_mixin", "pytorch_model_hub_mixin", *(others.pop("tags", ()) or ())}
+        ),
         license=facts.license,
         license_name=facts.license_name,
         license_link=facts.license_link,
@@ -104,6 +122,7 @@ def make_card(architecture: str, config: HVQConfig, parameters: int, facts: Card
         datasets=list(facts.datasets) or None,
         model_name=(facts.title or name.rpartition("/")[2]) if facts.eval_results else None,
         eval_results=list(facts.eval_results) or None,
+        **others,
     )
     return ModelCard.from_template(
         data,
@@ -129,7 +148,10 @@ def usage(architecture: str, name: str) -> str:
 
 def with_model_id(card: str, model_id: str) -> str:
     """The text of a card whose snippets load the model from the Hub as `model_id`."""
-    return re.sub(r'from_pretrained\("[^"\n]*"', f'from_pretrained("{model_id}"', card)
+    ours = "|".join(_INTRODUCTIONS)
+    return re.sub(
+        rf'\b({ours})\.from_pretrained\("[^"\n]*"', lambda found: f'{found[1]}.from_pretrained("{model_id}"', card
+    )
 
 
 def architecture_text(architecture: str, config: HVQConfig, parameters: int) -> str:
@@ -178,29 +200,66 @@ def architecture_text(architecture: str, config: HVQConfig, parameters: int) -> 
     return " ".join(sentences)
 
 
-def read_facts(card: ModelCard) -> CardFacts:
+def read_card(path: Path) -> CardFacts:
     """The facts that a card of `make_card` tells, also after somebody wrote more into it.
 
-    Its architecture and its program, which are made anew, are not among them, and so isn't the name.
+    Its architecture and its program, which are made anew, are not among them.
+
+    Raises:
+        InvalidInputError: there is a card that can't be read, or that `make_card` did not write.
     """
-    sections = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", card.text, flags=re.DOTALL | re.MULTILINE))
-    others = [f"## {name}\n{text}".strip() for name, text in sections.items() if name not in _SECTIONS]
-    title = re.search(r"^# ([^\n]+)", card.text, flags=re.MULTILINE)
-    told = {name: sections.get(name, "").strip() or None for name in ("Training", "Results", "Limits")}
-    picture = re.search(r"!\[([^\]]*)\]\(([^)\s]+)\)", card.text.partition("\n## ")[0])
-    data = card.data
+    try:
+        card = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True)
+        data = card.data.to_dict()
+        datasets = data.get("datasets") or ()
+        datasets = (datasets,) if isinstance(datasets, str) else tuple(datasets)
+        metadata = {name: value for name, value in data.items() if name not in _OWN_METADATA}
+    except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise InvalidInputError(
+            f"The card {path} can't be read ({' '.join(str(error).split())[:200]}): mend it, or move it away."
+        ) from None
+    lead, sections = _split(card.text)
+    names = [name for name, _ in sections]
+    if not all(name in names for name in _SECTIONS):
+        raise InvalidInputError(
+            f"The card {path} was not written by hvq-inpaint, and would be lost: move it away first."
+        )
+    told = dict(reversed(sections))  # of two of one name the first
+    others = [f"## {name}\n\n{text}" for index, (name, text) in enumerate(sections) if _is_other(index, names)]
+    title = re.search(r"^# ([^\n]+)", lead, flags=re.MULTILINE)
+    picture = re.search(r"!\[([^\]]*)\]\(([^)\s]+)\)", lead)
     return CardFacts(
         title=title[1] if title and title[1] != _NO_TITLE else None,
-        training=told["Training"] if told["Training"] != _NO_TRAINING else None,
-        datasets=tuple([data.datasets] if isinstance(data.datasets, str) else data.datasets or ()),
-        license=data.license,
-        license_name=data.license_name,
-        license_link=data.license_link,
-        base_model=data.base_model,
-        results=told["Results"] if told["Results"] != _NO_RESULTS else None,
-        eval_results=tuple(data.eval_results or ()),
+        training=told["Training"] if told["Training"] not in ("", _NO_TRAINING) else None,
+        datasets=datasets,
+        license=data.get("license"),
+        license_name=data.get("license_name"),
+        license_link=data.get("license_link"),
+        base_model=data.get("base_model"),
+        results=told["Results"] if told["Results"] not in ("", _NO_RESULTS) else None,
+        eval_results=tuple(card.data.eval_results or ()),
         samples=picture[2] if picture else None,
         samples_caption=picture[1] if picture else CardFacts.samples_caption,
-        limits=told["Limits"] if told["Limits"] not in _LIMITS.values() else None,
+        limits=told["Limits"] if told["Limits"] not in ("", *_LIMITS.values()) else None,
         others="\n\n".join(others) or None,
+        metadata=metadata,
     )
+
+
+def _split(text: str) -> tuple[str, list[tuple[str, str]]]:
+    """What stands before the first heading of the second level, and each section; not so in a block of code."""
+    lead: list[str] = []
+    sections: list[tuple[str, list[str]]] = []
+    is_code = False
+    for line in text.splitlines():
+        is_code ^= line.startswith("```")
+        if line.startswith("## ") and not is_code:
+            sections.append((line[3:].strip(), []))
+        else:
+            (sections[-1][1] if sections else lead).append(line)
+    return "\n".join(lead), [(name, "\n".join(lines).strip()) for name, lines in sections]
+
+
+def _is_other(index: int, names: list[str]) -> bool:
+    """Whether a section is none of the template's, or the second of its name."""
+    return names[index] not in _SECTIONS or names[index] in names[:index]

@@ -395,6 +395,8 @@ def _upload_options(arguments: argparse.Namespace, message: str) -> dict[str, An
         "branch": arguments.branch,
         "keeps_card": not arguments.replace_card,
         "private": True if arguments.private else None,
+        "create_pr": arguments.pull_request,
+        "tag": arguments.tag,
     }
 
 
@@ -402,9 +404,16 @@ def _push(arguments: argparse.Namespace, stage: Callable[[Path], Upload]) -> int
     """Make the files, show what sending them would do, and with --send do it."""
     from tempfile import TemporaryDirectory
 
-    from .hub import compare, describe, send
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
 
-    if arguments.repo.count("/") != 1:
+    from .hub import UnreachableError, compare, describe, send
+
+    try:
+        validate_repo_id(arguments.repo)
+    except HFValidationError:
+        arguments.repo = repr(arguments.repo)[:80]
+    if arguments.repo.count("/") != 1 or arguments.repo[:1] in "'/" or arguments.repo.endswith("/"):
         raise InvalidInputError(f"The repository must be user/name, not {arguments.repo}.")
     folder = arguments.save
     if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -417,12 +426,12 @@ def _push(arguments: argparse.Namespace, stage: Callable[[Path], Upload]) -> int
             print(f"wrote the files to {folder}")
         if arguments.send:
             print(describe(upload, compare(upload)))
-            print(f"sent: {send(upload, create_pr=arguments.pull_request, tag=arguments.tag)}")
+            print(f"sent: {send(upload)}")
             return 0
         comparison = None
         try:
             comparison = compare(upload)
-        except InvalidInputError as error:
+        except UnreachableError as error:
             print(f"note: what is there already is not known: {error}", file=sys.stderr)
         print(describe(upload, comparison))
         print("Nothing was sent: this was a dry run, --send sends it.")

@@ -13,7 +13,8 @@ SIZE_MULTIPLE = 8
 
 # A configuration from elsewhere may ask for anything: beyond these it is refused before a network is made.
 _LARGEST_SIZE = 2**16
-_MOST_BLOCKS = 2**10
+_MOST_BLOCKS = 128
+_MOST_RATES = 64
 
 _MAY_BE_ZERO = ("residual_blocks", "transformer_blocks", "refiner_blocks")
 
@@ -65,8 +66,10 @@ class HVQConfig:
             if not fits or not all(type(single) in kinds for single in values):  # a bool is an int as well
                 raise InvalidInputError(f"{field.name} can't be {repr(value)[:80]}.")
             most = _MOST_BLOCKS if field.name.endswith("_blocks") else _LARGEST_SIZE
-            if max(values) > most or len(values) > _MOST_BLOCKS:
+            if max(values) > most:
                 raise InvalidInputError(f"{field.name} must be at most {most}, not {repr(value)[:80]}.")
+            if len(values) > _MOST_RATES:
+                raise InvalidInputError(f"{field.name} must be at most {_MOST_RATES} numbers, not {len(values)}.")
             if field.name not in _MAY_BE_ZERO and str(field.type) != "bool" and not all(values):
                 raise InvalidInputError(f"{field.name} must be at least 1, not {value}.")
             if min(values) < 0:
@@ -108,8 +111,12 @@ class HVQConfig:
             )
         unknown = sorted(set(values) - {field.name for field in dataclasses.fields(cls)})
         if unknown:
+            shown = ", ".join(
+                name if name.isidentifier() and len(name) < 40 else repr(name)[:40] for name in unknown[:3]
+            )
+            more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
             raise InvalidInputError(
-                f"The configuration has fields that this version of hvq_inpaint does not know: {', '.join(unknown)}."
+                f"The configuration has fields that this version of hvq_inpaint does not know: {shown}{more}."
             )
         return cls(**values)
 

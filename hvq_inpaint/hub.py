@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fnmatch
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -77,6 +78,13 @@ def told_in_a_sentence(name: str, revision: str | None = None, is_sent: bool = F
         raise InvalidInputError(_sentence_of(error, name)) from None
     except _ConnectionProblem as error:
         raise InvalidInputError(_no_connection(name, error)) from None
+    except json.JSONDecodeError:
+        raise InvalidInputError(
+            "What answers at the address of the Hub is not the Hub, as with a network that asks to sign in first: "
+            f"{name} can't be fetched or sent."
+        ) from None
+    except UnicodeEncodeError:
+        raise InvalidInputError("The token, perhaps that of HF_TOKEN, has letters that no token has.") from None
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
@@ -135,6 +143,8 @@ class Upload:
         replaced: patterns of files that are deleted there if they are none of `files`.
         keeps_card: whether a card that is there already stays.
         private: of a repository that is made for it; None: as the account is set up.
+        create_pr: propose the commit as a pull request.
+        tag: a name for the commit, such as `v1`.
     """
 
     repo_id: str
@@ -145,6 +155,8 @@ class Upload:
     replaced: Sequence[str] = ()
     keeps_card: bool = True
     private: bool | None = None
+    create_pr: bool = False
+    tag: str | None = None
 
 
 @dataclass(frozen=True)
@@ -152,39 +164,63 @@ class Comparison:
     """An upload beside what is in its repository.
 
     Attributes:
-        head: the newest commit of the branch; None if there is no such repository or branch.
+        head: the newest commit of the branch, or of that which a new branch starts from; None without a repository.
         exists: whether there is such a repository.
+        has_branch: and such a branch.
         states: of each file: `new`, `changed`, `same`, or `kept` of a card that stays.
         deleted: files that go.
     """
 
     head: str | None
     exists: bool
+    has_branch: bool
     states: Mapping[str, str]
     deleted: list[str] = field(default_factory=list)
+
+    @property
+    def changes_something(self) -> bool:
+        return bool(self.deleted) or bool({"new", "changed"} & set(self.states.values()))
+
+
+class UnreachableError(InvalidInputError):
+    """What is on the Hub can't be seen."""
 
 
 def compare(upload: Upload, token: str | None = None) -> Comparison:
     """What an upload would change; asks the Hub and changes nothing there.
 
     Raises:
-        InvalidInputError: the Hub can't be reached or does not answer.
+        UnreachableError: the Hub can't be reached or does not answer.
+        InvalidInputError: it can't be sent as it is asked: a public repository is to be private, or the tag is another
+            commit's.
     """
+    if upload.tag and upload.create_pr:
+        raise InvalidInputError("A pull request is no commit of its branch yet, so it can't get a tag.")
     api = HfApi(token=token)
     nothing = dict.fromkeys(upload.files, "new")
     where = {"repo_id": upload.repo_id, "repo_type": upload.repo_type}
-    with told_in_a_sentence(upload.repo_id, is_sent=True):
-        try:
+    try:
+        with told_in_a_sentence(upload.repo_id, upload.branch, is_sent=True):
             if not api.repo_exists(**where):
-                return Comparison(None, False, nothing)
-            head = api.repo_info(**where, revision=upload.branch).sha
+                return Comparison(None, False, False, nothing)
+            references = api.list_repo_refs(**where)
+            branches = {branch.name: branch.target_commit for branch in references.branches}
+            tags = {tag.name: tag.target_commit for tag in references.tags}
+            head = branches.get(upload.branch, branches[constants.DEFAULT_REVISION])
+            is_private = api.repo_info(**where).private
             there = {
                 entry.path: entry
                 for entry in api.list_repo_tree(**where, revision=head, recursive=True)
                 if hasattr(entry, "blob_id")  # a file, no folder
             }
-        except RevisionNotFoundError:
-            return Comparison(None, True, nothing)
+    except InvalidInputError as error:
+        raise UnreachableError(str(error)) from None
+    if upload.private and not is_private:
+        raise InvalidInputError(
+            f"{upload.repo_id} is there and public: make it private on its page first, or choose another name."
+        )
+    if tags.get(upload.tag, head) != head:
+        raise InvalidInputError(f"{upload.repo_id} has a tag {upload.tag} already: choose another one.")
     states = {}
     for path, file in upload.files.items():
         if path not in there:
@@ -198,7 +234,10 @@ def compare(upload: Upload, token: str | None = None) -> Comparison:
         for path in sorted(there)
         if path not in upload.files and any(fnmatch.fnmatch(path, pattern) for pattern in upload.replaced)
     ]
-    return Comparison(head, True, states, deleted)
+    comparison = Comparison(head, True, upload.branch in branches, states, deleted)
+    if upload.tag in tags and comparison.changes_something:
+        raise InvalidInputError(f"{upload.repo_id} has a tag {upload.tag} already: choose another one.")
+    return comparison
 
 
 def _is_same(file: Path, entry: Any) -> bool:
@@ -215,9 +254,14 @@ def _is_same(file: Path, entry: Any) -> bool:
 def describe(upload: Upload, comparison: Comparison | None) -> str:
     """Exactly what `send` would do, in lines; `comparison` is None if the Hub could not be asked."""
     kind = {"model": "model", "dataset": "dataset", "space": "Space"}[upload.repo_type]
-    made = "" if comparison is None or comparison.exists else ", which is made"
-    made += " private" if made and upload.private else ""
-    lines = [f"{kind} {upload.repo_id}, branch {upload.branch}{made}, as one commit: {upload.message}"]
+    repository, branch = f"{kind} {upload.repo_id}", f"branch {upload.branch}"
+    if comparison is not None and not comparison.exists:
+        repository += f" (new{', private' if upload.private else ''})"
+    if comparison is not None and not comparison.has_branch and upload.branch != constants.DEFAULT_REVISION:
+        branch += " (new, from main)"
+    form = "a pull request" if upload.create_pr else "one commit"
+    tag = f", with the tag {upload.tag}" if upload.tag else ""
+    lines = [f"{repository}, {branch}, as {form}{tag}: {upload.message}"]
     states = {} if comparison is None else comparison.states
     for path, file in sorted(upload.files.items()):
         lines.append(f"  {states.get(path, '?'):8} {file.stat().st_size:>12,}  {path}")
@@ -230,25 +274,18 @@ def describe(upload: Upload, comparison: Comparison | None) -> str:
     return "\n".join(lines)
 
 
-def send(
-    upload: Upload,
-    token: str | None = None,
-    create_pr: bool = False,
-    tag: str | None = None,
-) -> str:
+def send(upload: Upload, token: str | None = None) -> str:
     """Send an upload, as one commit or not at all; the repository and the branch are made if they are not there.
 
     Args:
         token: None: the one of `hf auth login` or HF_TOKEN.
-        create_pr: propose the commit as a pull request.
-        tag: name for the commit, such as `v1`.
 
     Returns:
         The address of the commit; of the repository, if there is nothing to change.
 
     Raises:
         InvalidInputError: it can't be sent, or something else was sent to the branch meanwhile; then nothing has
-            changed there.
+            changed there. Or the tag could not be made, which the message says.
     """
     api = HfApi(token=token)
     where = {"repo_id": upload.repo_id, "repo_type": upload.repo_type}
@@ -262,7 +299,7 @@ def send(
             exist_ok=True,
             space_sdk="gradio" if upload.repo_type == constants.REPO_TYPE_SPACE else None,
         )
-        if upload.branch != constants.DEFAULT_REVISION:
+        if upload.branch != constants.DEFAULT_REVISION and not upload.create_pr:
             api.create_branch(**where, branch=upload.branch, exist_ok=True)
     comparison = compare(upload, token)
     operations: list[CommitOperationAdd | CommitOperationDelete] = [
@@ -280,7 +317,7 @@ def send(
                     operations=operations,
                     commit_message=upload.message,
                     revision=upload.branch,
-                    create_pr=create_pr,
+                    create_pr=upload.create_pr,
                     # Otherwise, of two pushes at once, one might leave files of the other between its own.
                     parent_commit=comparison.head,
                 )
@@ -291,8 +328,12 @@ def send(
                     raise
                 raise InvalidInputError(f"The Hub refuses the card: {' '.join(str(error).split())}.") from None
             commit, address = done.oid, done.pr_url or done.commit_url
-        if tag is not None:
-            api.create_tag(**where, tag=tag, revision=commit, exist_ok=True)
+    if upload.tag is not None:
+        try:
+            with told_in_a_sentence(upload.repo_id, is_sent=True):
+                api.create_tag(**where, tag=upload.tag, revision=commit, exist_ok=True)
+        except InvalidInputError as error:
+            raise InvalidInputError(f"The commit is there ({address}), its tag is not: {error}") from None
     return address
 
 
@@ -310,7 +351,13 @@ def check_access(repo_id: str, private: bool | None = None, token: str | None = 
     api = HfApi(token=token)
     _check_token(api, repo_id)
     with told_in_a_sentence(repo_id, is_sent=True):
-        return api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        whole = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        is_public = bool(private) and not api.repo_info(whole).private
+    if is_public:
+        raise InvalidInputError(
+            f"{whole} is there and public: make it private on its page first, or choose another name."
+        )
+    return whole
 
 
 def _check_token(api: HfApi, repo_id: str) -> None:

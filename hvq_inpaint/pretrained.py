@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from huggingface_hub import ModelCard, PyTorchModelHubMixin, constants
+from huggingface_hub import ModelCard, PyTorchModelHubMixin, constants, try_to_load_from_cache
 from PIL import Image
 from safetensors import SafetensorError
 from torch import nn
 
-from .card import CARD_FILE, LIBRARY_NAME, SAMPLES_FILE, CardFacts, make_card, read_facts
+from .card import CARD_FILE, LIBRARY_NAME, SAMPLES_FILE, CardFacts, make_card, read_card
 from .config import HVQConfig
 from .errors import InvalidInputError
 from .execution import find_device
@@ -127,9 +128,12 @@ class PretrainedModel(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME
         config, prefix = cls._fitting(source)
         expected = shapes_of(lambda: cls(config))
         found = check_header(source.weights(options), expected, prefix)
+        source = source.with_card(options)
         model = cls(config)
         load_weights(model, found, prefix)
-        model._loaded_from = source
+        for part in model.modules():
+            if isinstance(part, PretrainedModel):
+                part._loaded_from = source
         for parameter in model.parameters():
             parameter.data = parameter.data.to(kind)
         return model.to(where).eval()
@@ -204,22 +208,26 @@ class PretrainedModel(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME
         """
         if push_to_hub_kwargs and not push_to_hub:
             raise TypeError(f"save_pretrained() takes {', '.join(push_to_hub_kwargs)} only with push_to_hub=True.")
-        folder = Path(save_directory)
+        folder = Path(save_directory).expanduser()
         if folder.exists() and not folder.is_dir():
             raise InvalidInputError(f"{folder} is a file; a model needs a folder.")
-        folder.mkdir(parents=True, exist_ok=True)
         facts = model_card_kwargs or {}
-        with TemporaryDirectory(dir=folder, prefix=".saving-") as temporary:
-            staged = Path(temporary)
-            self._save_pretrained(staged, half_precision, max_shard_size)
-            if not (folder / CARD_FILE).exists():
-                self.generate_model_card(**facts).save(staged / CARD_FILE)
-            names = {path.name for path in staged.iterdir()}
-            for name in sorted(names):
-                (staged / name).replace(folder / name)
-        for path in folder.iterdir():
-            if WEIGHT_FILE.fullmatch(path.name) and path.name not in names:
-                path.unlink()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=folder, prefix=".saving-") as temporary:
+                staged = Path(temporary)
+                self._save_pretrained(staged, half_precision, max_shard_size)
+                if not (folder / CARD_FILE).exists():
+                    self.generate_model_card(**facts).save(staged / CARD_FILE)
+                names = {path.name for path in staged.iterdir()}
+                # The configuration last: weights that it does not fit are refused.
+                for name in sorted(names, key=lambda name: (name == CONFIG_FILE, name)):
+                    (staged / name).replace(folder / name)
+            for path in folder.iterdir():
+                if WEIGHT_FILE.fullmatch(path.name) and path.name not in names:
+                    path.unlink()
+        except OSError as error:
+            raise InvalidInputError(f"The model can't be written to {folder}: {error.strerror}.") from None
         if not push_to_hub:
             return None
         sizes = {"half_precision": half_precision, "max_shard_size": max_shard_size}
@@ -253,8 +261,8 @@ class PretrainedModel(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME
 
         The licence of weights that were loaded holds for what became of them, unless another one is given.
         """
-        if self._loaded_from is not None and "license" not in facts:
-            facts = {**self._loaded_from.inherited(), **facts}
+        if self._loaded_from is not None:
+            facts = {**self._loaded_from.inherited("license" not in facts), **facts}
         parameters = sum(parameter.numel() for parameter in self.parameters())
         return make_card(self.architecture, self.config, parameters, CardFacts(**facts))
 
@@ -301,10 +309,9 @@ class PretrainedModel(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME
         Raises:
             InvalidInputError: it can't be sent; then nothing has changed there.
         """
+        CardFacts(**(model_card_kwargs or {}))  # a name that is none of theirs is told before anything is made
         repo_id = check_access(repo_id, private, token)
         facts = {"model_id": repo_id, **(model_card_kwargs or {})}
-        if self._loaded_from is not None and "license" not in facts:
-            facts = {**self._loaded_from.inherited(token, ask=True), **facts}
         with told_in_a_sentence(repo_id, is_sent=True), TemporaryDirectory() as temporary:
             folder = Path(temporary)
             if "samples" not in facts and (sample := self.sample_picture()) is not None:
@@ -322,8 +329,10 @@ class PretrainedModel(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME
                 replaced=REPLACED_FILES,
                 keeps_card=not replace_card,
                 private=private,
+                create_pr=create_pr,
+                tag=tag,
             )
-            return send(upload, token, create_pr, tag)
+            return send(upload, token)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -335,19 +344,22 @@ class _Source:
         config: what its config.json holds.
         folder: None for a repository on the Hub.
         commit: of the repository; all files are taken from the same one.
+        card: the file of its card, if it has one that can be had.
     """
 
     name: str
     config: dict[str, Any]
     folder: Path | None = None
     commit: str | None = None
+    card: Path | None = None
 
     def weights(self, options: dict[str, Any]) -> list[Path]:
         """The files of the weights, fetched if need be; `options` as for `fetch`."""
         if self.folder is not None:
             return weight_files(self.folder)
         options = {**options, "revision": self.commit}
-        if single := fetch(self.name, SINGLE_FILE, **options):
+        # Without a connection nobody can say that there is no single file.
+        if not self._has_only_an_index(options) and (single := fetch(self.name, SINGLE_FILE, **options)):
             return [single]
         index = fetch(self.name, INDEX_FILE, **options)
         if index is None:
@@ -360,32 +372,53 @@ class _Source:
             raise InvalidInputError(f"The Hub repository {self.name} lacks {missing[0]}, which its {INDEX_FILE} names.")
         return [path for path in shards.values() if path is not None]
 
-    def inherited(self, token: str | None = None, ask: bool = False) -> dict[str, Any]:
-        """What holds for a network that was made from this one: its licence, and where it comes from.
+    def _has_only_an_index(self, options: dict[str, Any]) -> bool:
+        """Whether the cache holds this commit's index, and no single file."""
+        where = {"cache_dir": options["cache_dir"], "revision": self.commit}
+        single, index = (try_to_load_from_cache(self.name, name, **where) for name in (SINGLE_FILE, INDEX_FILE))
+        return isinstance(index, str) and not isinstance(single, str)
 
-        Args:
-            ask: the Hub for the licence, if the network is from there.
-        """
+    def with_card(self, options: dict[str, Any]) -> _Source:
+        """The same with its card, which says under which licence the weights are; `options` as for `fetch`."""
+        if self.folder is not None:
+            card = self.folder / CARD_FILE
+            return dataclasses.replace(self, card=card) if card.is_file() else self
+        try:
+            return dataclasses.replace(self, card=fetch(self.name, CARD_FILE, **{**options, "revision": self.commit}))
+        except InvalidInputError:  # without a connection; the network is there all the same
+            return self
+
+    def inherited(self, licence_too: bool) -> dict[str, Any]:
+        """What holds for a network that was made from this one: where it comes from and, if asked, its licence."""
         facts: dict[str, Any] = {} if self.folder is not None else {"base_model": self.name}
-        card = None if self.folder is None else self.folder / CARD_FILE
-        if self.folder is None and ask:
-            card = fetch(self.name, CARD_FILE, revision=self.commit, token=token)
-        if card is not None and card.is_file():
-            told = read_facts(ModelCard(card.read_text(encoding="utf-8"), ignore_metadata_errors=True))
-            licence = {name: getattr(told, name) for name in ("license", "license_name", "license_link")}
-            facts |= {name: value for name, value in licence.items() if value is not None}
-        return facts
+        if self.card is None or not self.card.is_file():
+            return facts
+        try:
+            told = read_card(self.card)
+        except InvalidInputError as error:
+            warnings.warn(f"The licence of {self.name} is not known: {error}", stacklevel=3)
+            return facts
+        facts.setdefault("base_model", told.base_model)
+        if licence_too:
+            facts |= {name: getattr(told, name) for name in ("license", "license_name", "license_link")}
+        return {name: value for name, value in facts.items() if value is not None}
 
 
 def _find(name: str, options: dict[str, Any]) -> _Source:
     """A folder, or a repository on the Hub, with its configuration."""
-    path = Path(name).expanduser()
-    if path.is_dir():
+    if not name:
+        raise InvalidInputError("The name of the model is empty: give a folder, or user/name on the Hub.")
+    try:
+        path = Path(name).expanduser()
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, ValueError, RuntimeError):  # too long, with a zero byte, or of nobody's home
+        raise InvalidInputError(f"There is no model folder {name[:80]!r}.") from None
+    if is_folder:
         config = path / CONFIG_FILE
         if not config.is_file():
             raise InvalidInputError(f"{name} has no {CONFIG_FILE}: it is no model saved by hvq_inpaint.")
         return _Source(name, read_json(config, name), folder=path.resolve())
-    if path.is_file():
+    if is_file:
         raise InvalidInputError(f"{name} is a file: give the folder that holds the model.")
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise InvalidInputError(f"There is no model folder {name}.")

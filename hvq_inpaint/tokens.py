@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from .errors import InvalidInputError
 
-_TOKEN = re.compile(r"hf_[A-Za-z0-9]{16,}|api_org_[A-Za-z0-9]{16,}")
+_TOKEN = re.compile(r"\b(hf|api_org)_[A-Za-z0-9]{30,}\b")
 
 
 def refuse_tokens(arguments: Sequence[str]) -> None:
@@ -16,7 +16,7 @@ def refuse_tokens(arguments: Sequence[str]) -> None:
     Raises:
         InvalidInputError: an argument is a token, or says that one follows.
     """
-    if any(_TOKEN.search(text) or re.match(r"--?(hf-?|hub-?)?token\b", text) for text in arguments):
+    if any(_TOKEN.search(text) or re.match(r"--?(\w+[-_])?token\b", text) for text in arguments):
         raise InvalidInputError(
             "A token does not belong on a command line, where others can read it: revoke this one if it was real, sign "
             "in with 'hf auth login' or set HF_TOKEN, and leave it out."

@@ -41,7 +41,7 @@ def read_json(path: Path, name: str) -> dict:
         raise InvalidInputError(f"The {path.name} of {name} is far too large to be that of a model.")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no text, or a number of too many digits
         raise InvalidInputError(f"The {path.name} of {name} can't be used: {error}.") from None
     if not isinstance(values, dict):
         raise InvalidInputError(f"The {path.name} of {name} can't be used: it holds no names and values.")
@@ -105,10 +105,16 @@ def save_weights(
         folder: one that nobody reads yet: what it holds is half written until this returns.
         metadata: what else stands in the header of the file, or in the index.
     """
-    tensors = {name: tensor.detach() for name, tensor in state.items()}
+    # A part that was compiled has one more level in the names of its tensors, which is no part of the network.
+    tensors = {name.replace("_orig_mod.", ""): _alone(tensor.detach()) for name, tensor in state.items()}
     save_torch_state_dict(tensors, folder, max_shard_size=max_shard_size, metadata=dict(metadata))
     for path in folder.glob("*.safetensors"):
         _sort_metadata(path)
+
+
+def _alone(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor in a memory of its own: one that shares it with others can't be saved by itself."""
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
 
 
 def _sort_metadata(path: Path) -> None:
@@ -158,13 +164,14 @@ def check_header(paths: list[Path], expected: Mapping[str, torch.Tensor], prefix
     found: dict[str, Path] = {}
     problems: list[str] = []
     for header in _headers(paths):
+        shown = header.name if len(header.name) < 100 and header.name.isprintable() else f"{header.name[:40]!r}..."
         if not header.name.startswith(prefix):
             continue
         name = header.name.removeprefix(prefix)
         if name in found:
-            problems.append(f"{header.name} is there twice")
+            problems.append(f"{shown} is there twice")
         elif name not in expected:
-            problems.append(f"{header.name} is not part of the model")
+            problems.append(f"{shown} is not part of the model")
         elif header.shape != tuple(expected[name].shape):
             problems.append(f"{header.name} is {header.shape} and must be {tuple(expected[name].shape)}")
         elif header.kind not in _KINDS:

@@ -57,6 +57,16 @@ def copy(name: str, repo_id: str) -> str:
     return HVQInpainter.from_pretrained(name).push_to_hub(repo_id)
 
 
+def save_copy(name: str, folder: str, **options: Any) -> None:
+    """Load a model from the Hub and save it."""
+    HVQInpainter.from_pretrained(name).save_pretrained(folder, **options)
+
+
+def save_part(name: str, folder: str) -> None:
+    """The same of its refiner."""
+    HVQInpainter.from_pretrained(name).refiner.save_pretrained(folder)
+
+
 def with_full_disk(size: int, name: str, *arguments: Any, **options: Any) -> Any:
     """Call one of these functions where no file may grow beyond `size` bytes."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -47,7 +47,7 @@ def test_the_paper_s_preset_has_none_of_the_additions_and_the_bundled_one_has_th
         ({"num_codes": [512]}, "num_codes can't be"),
         ({"refiner_channels": 64}, "refiner_channels can't be 64"),
         ({"mid_channels": 10**9}, "mid_channels must be at most 65536"),
-        ({"transformer_blocks": 10**9}, "transformer_blocks must be at most 1024"),
+        ({"transformer_blocks": 10**9}, "transformer_blocks must be at most 128"),
         ({"codebook_decay": float("nan")}, "codebook_decay"),
     ],
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +121,16 @@ def test_what_was_fetched_once_is_there_without_a_connection(hub: FakeHub, owner
     assert "the cache has no config.json of such a repository" in message and hub.requests == []
 
 
+def test_shards_that_were_fetched_once_are_there_without_a_connection(
+    hub: FakeHub, owner: Client, repo_id: str
+) -> None:
+    owner.call(scenarios.push, repo_id, max_shard_size=40_000)
+    assert owner.call(scenarios.load, repo_id) == FIRST
+    assert owner.call(scenarios.load, repo_id, local_files_only=True) == FIRST
+    hub.fail("*", 503, MANY)
+    assert owner.call(scenarios.load, repo_id) == FIRST
+
+
 # ---------------------------------------------------------------- cards
 
 
@@ -146,9 +158,23 @@ def test_the_licence_goes_with_the_weights(hub: FakeHub, owner: Client, repo_id:
     card.write_bytes(hub.files(f"{repo_id}-copy")["README.md"])
     data = scenarios.card_data(str(card))
     assert (data["license"], data["license_name"], data["base_model"]) == ("other", "mine", repo_id)
+    # With a part, with what is only saved, and where another licence is given the origin is told all the same.
+    for function in ("save_part", "save_copy"):
+        owner.call(f"hub_scenarios:{function}", repo_id, str(tmp_path / function))
+        data = scenarios.card_data(str(tmp_path / function / "README.md"))
+        assert (data["license"], data["base_model"]) == ("other", repo_id)
+    owner.call(scenarios.save_copy, repo_id, str(tmp_path / "mit"), model_card_kwargs={"license": "mit"})
+    data = scenarios.card_data(str(tmp_path / "mit" / "README.md"))
+    assert (data["license"], data.get("license_name"), data["base_model"]) == ("mit", None, repo_id)
 
 
 # ---------------------------------------------------------------- who may
+
+
+def test_what_is_to_be_private_does_not_become_public(hub: FakeHub, owner: Client, repo_id: str) -> None:
+    hub.create(repo_id, {})
+    assert "is there and public" in refusal(owner, scenarios.push, repo_id, private=True)
+    assert set(hub.files(repo_id)) == {".gitattributes"}
 
 
 def test_a_private_repository_without_a_token(hub: FakeHub, owner: Client, stranger: Client, repo_id: str) -> None:
@@ -232,6 +258,31 @@ def test_without_a_connection_there_is_one_sentence(tmp_path: Path) -> None:
     with hub_client(address, tmp_path, "hf_any") as client:
         assert "can't be reached" in refusal(client, scenarios.load, "tester/model")
         assert "The connection to the Hub can't be made" in refusal(client, scenarios.push, "tester/model")
+
+
+def test_what_is_not_the_hub_is_told(tmp_path: Path) -> None:
+    """As with a network that asks to sign in first: everything is answered with a page."""
+
+    class Portal(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "13")
+            self.end_headers()
+            self.wfile.write(b"<html></html>")
+
+        do_POST = do_GET
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Portal) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with hub_client(f"http://127.0.0.1:{server.server_port}", tmp_path, "hf_any") as client:
+            assert "is not the Hub" in refusal(client, scenarios.push, "tester/model")
+            scenarios.save(str(tmp_path / "model"))
+            status, output, error = client.run(["push", "model", "tester/m", "--model", str(tmp_path / "model")])
+            assert status == 0 and "is not the Hub" in error and "Nothing was sent" in output
+        server.shutdown()
 
 
 def test_an_upload_that_is_cut_leaves_nothing_and_goes_on_later(hub: FakeHub, owner: Client, repo_id: str) -> None:

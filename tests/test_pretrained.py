@@ -144,6 +144,9 @@ def test_the_licence_of_weights_holds_for_what_becomes_of_them(model, tmp_path):
     facts = {"license": "other", "license_name": "mine", "training": "On photographs.", "datasets": ("a/b",)}
     model.save_pretrained(tmp_path / "first", model_card_kwargs=facts)
     HVQInpainter.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "second")
+    for part in ("vqvae", "refiner"):
+        card = getattr(HVQInpainter.from_pretrained(tmp_path / "first"), part).generate_model_card()
+        assert card.data.license == "other"
     again = HVQInpainter.from_pretrained(tmp_path / "second")
     again.save_pretrained(tmp_path / "third", model_card_kwargs={"license": "mit"})
     first, second, third = (ModelCard.load(tmp_path / name / "README.md") for name in ("first", "second", "third"))
@@ -176,6 +179,29 @@ def test_a_full_disk_leaves_the_saved_model_as_it_was(model, folder):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert contents(folder) == before
+
+
+def test_what_can_t_be_written_is_one_sentence(model, tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere" / "folder")
+    for place in (tmp_path / "file" / "model", tmp_path / "link"):
+        with pytest.raises(InvalidInputError, match="can't be written to"):
+            model.save_pretrained(place)
+
+
+def test_a_home_folder_is_found_where_it_is_saved(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    model.save_pretrained("~/models/mine")
+    assert (tmp_path / "models" / "mine" / "config.json").is_file()
+    assert same(HVQInpainter.from_pretrained("~/models/mine"), model)
+
+
+def test_what_was_compiled_or_shares_its_memory_is_saved_as_it_is(model, tmp_path):
+    expected = make_model()
+    model.refiner = torch.compile(model.refiner, backend="eager")
+    torch.nn.utils.vector_to_parameters(torch.nn.utils.parameters_to_vector(model.parameters()), model.parameters())
+    model.save_pretrained(tmp_path)
+    assert same(HVQInpainter.from_pretrained(tmp_path), expected)
 
 
 def test_an_option_that_would_do_nothing_is_refused(model, tmp_path):
@@ -276,11 +302,21 @@ def test_a_configuration_of_a_newer_version_or_of_something_else_says_so(folder)
     assert "does not know: trunk" in refusal(folder)
     (folder / "config.json").write_text(json.dumps({"model_type": "bert", "hidden_size": 768}))
     assert "is no model of hvq_inpaint" in refusal(folder)
-    for text in ("{", "[1]", "null", '{"a": ' * 100_000, "\udcff"):
+    for text in ("{", "[1]", "null", '{"a": ' * 100_000, "\udcff", '{"num_codes": ' + "9" * 5000 + "}"):
         (folder / "config.json").write_bytes(text.encode(errors="surrogateescape"))
         assert "can't be used" in refusal(folder)
     (folder / "config.json").unlink()
     assert "has no config.json" in refusal(folder)
+
+
+def test_names_that_are_meant_to_confuse_are_shown_short_and_on_one_line(model, folder):
+    change_config(folder, **{"a\nb\x1b[31m" * 50: 1, **{f"x{number}": 1 for number in range(100)}})
+    assert len(refusal(folder)) < 300
+    change_config(folder)
+    make_model().save_pretrained(folder)
+    save_file({**model.state_dict(), "a\nb" * 1000: torch.zeros(1)}, folder / "model.safetensors")
+    message = refusal(folder)
+    assert len(message) < 400 and "is not part of the model" in message
 
 
 def test_a_checkpoint_of_another_preset_is_refused(folder, tmp_path):
@@ -295,6 +331,9 @@ def test_a_name_that_leads_nowhere_is_one_sentence(folder, tmp_path):
         (folder / "model.safetensors", "give the folder that holds the model"),
         ("some thing", "neither a model folder nor the id"),
         ("nobody/nothing", "can't be reached"),  # the tests are offline
+        ("", "name of the model is empty"),
+        ("~nosuchuser/x", "no model folder"),
+        ("x" * 5000, "no model folder"),
         (tmp_path, "no config.json"),
     ]:
         assert message in refusal(name)
@@ -370,6 +409,7 @@ def memory() -> int:
         {"num_codes": 65536, "code_dim": 65536},
         {"transformer_blocks": 10**9},
         {"dilation_rates": [1] * 10**5},
+        {"dilation_rates": [1] * 1024, "refiner_blocks": 1024},
         {"refiner_channels": [65536, 65536, 65536]},
         {"transformer_width": 65536, "transformer_heads": 1},
     ],

@@ -17,10 +17,14 @@ from fake_hub import FakeHub
 from hub_client import Client
 from huggingface_hub import ModelCard
 
+from hvq_inpaint import HVQInpainter
 from hvq_inpaint.__main__ import main
+from hvq_inpaint.card import with_model_id
 from hvq_inpaint.hub import Upload, describe
 from hvq_inpaint.masks import make_mask
+from hvq_inpaint.publishing.model_folder import stage_model
 from hvq_inpaint.publishing.space import pinned_requirements
+from hvq_inpaint.tokens import refuse_tokens
 
 ROOT = Path(__file__).parent.parent
 
@@ -73,7 +77,7 @@ def test_a_dry_run_shows_what_send_then_sends(hub: FakeHub, owner: Client, repo_
     shown = run(owner, "model", repo_id, "--model", folder)
     assert writes(hub) == [] and ("model", repo_id) not in hub.repositories
     assert "not sent: notes.txt" in shown
-    assert f"model {repo_id}, branch main, which is made, as one commit" in shown and "dry run" in shown
+    assert f"model {repo_id} (new), branch main, as one commit: Push a model" in shown and "dry run" in shown
     listed = dict(re.findall(r"  new +([\d,]+)  (\S+)", shown))
     assert set(listed.values()) == {"README.md", "config.json", "model.safetensors", "picture.png"}
     sent = run(owner, "model", repo_id, "--model", folder, "--send", "--tag", "v1", "--message", "One")
@@ -101,6 +105,47 @@ def test_a_dry_run_tells_what_would_change(hub: FakeHub, owner: Client, repo_id:
         hub.files(repo_id)
     )
     assert hub.files(repo_id)["README.md"] == b"mine"
+
+
+def test_a_new_branch_starts_from_main_and_the_dry_run_knows_it(
+    hub: FakeHub, owner: Client, repo_id: str, folder: Path
+) -> None:
+    shard = "model-00001-of-00002.safetensors"
+    hub.create(repo_id, {"README.md": b"mine", shard: b"old"})
+    options = ["--model", folder, "--branch", "next"]
+    shown = run(owner, "model", repo_id, *options)
+    assert "branch next (new, from main)" in shown and re.search(f"deleted +{shard}\n", shown) and "kept " in shown
+    assert writes(hub) == []
+    run(owner, "model", repo_id, *options, "--send")
+    assert hub.files(repo_id, "next")["README.md"] == b"mine" and shard not in hub.files(repo_id, "next")
+    assert hub.files(repo_id)[shard] == b"old"
+
+
+def test_a_tag_names_one_commit_for_ever(
+    hub: FakeHub, owner: Client, repo_id: str, folder: Path, tmp_path: Path
+) -> None:
+    options = ["--model", folder, "--tag", "v1", "--send"]
+    assert "as one commit, with the tag v1: " in run(owner, "model", repo_id, *options)
+    run(owner, "model", repo_id, *options)  # nothing has changed
+    scenarios.make(seed=1).save_pretrained(tmp_path)
+    before = hub.commits(repo_id)
+    for more in ([], ["--send"]):
+        message = refused(owner, "model", repo_id, "--model", tmp_path, "--tag", "v1", *more)
+        assert "has a tag v1 already: choose another one" in message and hub.commits(repo_id) == before
+    assert "can't get a tag" in refused(owner, "model", repo_id, "--model", tmp_path, "--tag", "v2", "--pull-request")
+    hub.fail("*/tag/*", 500, 50)
+    message = refused(owner, "model", repo_id, "--model", tmp_path, "--tag", "v2", "--send")
+    assert (
+        f"The commit is there ({hub.endpoint}/{repo_id}/commit/{hub.commits(repo_id)[0][0]}), its tag is not" in message
+    )
+
+
+def test_what_is_to_be_private_does_not_become_public(hub: FakeHub, owner: Client, repo_id: str, folder: Path) -> None:
+    hub.create(repo_id, {})
+    before = hub.files(repo_id)
+    for more in ([], ["--send"]):
+        assert "is there and public" in refused(owner, "model", repo_id, "--model", folder, "--private", *more)
+    assert hub.files(repo_id) == before
 
 
 def test_without_the_hub_a_dry_run_says_what_it_does_not_know(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,7 +178,8 @@ def test_what_can_t_be_loaded_is_not_sent(
     (tmp_path / "model.safetensors").write_bytes(b"broken")
     assert "not a readable safetensors" in refused(owner, "model", repo_id, "--model", tmp_path, "--send")
     assert "There is no model folder" in refused(owner, "model", repo_id, "--model", tmp_path / "none")
-    assert "must be user/name, not model" in refused(owner, "model", "model", "--model", folder)
+    for name in ("model", "us er/name", "u/", "/n", "a/b/c", "us\\g/na\\1me"):
+        assert "must be user/name, not " in refused(owner, "model", name, "--model", folder)
     assert writes(hub) == []
 
 
@@ -146,12 +192,7 @@ def test_a_part_goes_as_a_model_of_its_own(hub: FakeHub, owner: Client, repo_id:
 
 @pytest.mark.parametrize(
     "words",
-    [
-        ["--token", "x"],
-        ["--hf-token=x"],
-        ["hf_abcdefghijklmnopqrstuvwxyz"],
-        ["--message", "hf_abcdefghijklmnopqrstuvwxyz"],
-    ],
+    [["--token", "x"], ["--hf-token=x"], ["--access_token", "x"], ["hf_" + "a" * 34], ["--message", "hf_" + "a" * 34]],
 )
 def test_a_token_on_a_command_line_is_refused_and_not_repeated(
     words: list[str], capsys: pytest.CaptureFixture[str]
@@ -160,6 +201,7 @@ def test_a_token_on_a_command_line_is_refused_and_not_repeated(
     output, error = capsys.readouterr()
     assert output == "" and "A token does not belong on a command line" in error
     assert "hf_a" not in error
+    refuse_tokens(["push", "--title", "hf_pretrained_inpainting_model", "--tag", "v1"])
 
 
 def test_the_description_of_an_upload_is_exact(tmp_path: Path) -> None:
@@ -216,19 +258,108 @@ def test_a_card_tells_what_is_known_and_keeps_what_was_told(folder: Path, tmp_pa
     assert "![Three kinds" in again.text
 
 
+def test_a_card_keeps_what_it_does_not_know(tmp_path: Path) -> None:
+    scenarios.make().save_pretrained(tmp_path, model_card_kwargs={"license": "other", "license_name": "mine"})
+    path = tmp_path / "README.md"
+    text = path.read_text().replace("tags:\n", "language: en\ntags:\n- mine\n")
+    code = "```bash\n## no heading\npython train.py\n```"
+    path.write_text(
+        text.replace("Not recorded.", f"By hand.\n\n{code}").replace(
+            "## Limits", "## More\n\nA\n\n## More\n\nB\n\n## Limits"
+        )
+    )
+    assert main(["card", str(tmp_path), "--license", "mit", "--no-samples"]) == 0
+    card = ModelCard.load(path)
+    assert code in card.text and "## More\n\nA\n\n## More\n\nB" in card.text
+    assert (card.data.license, card.data.license_name) == ("mit", None)
+    assert card.data.language == "en" and "mine" in card.data.tags and "vq-vae" in card.data.tags
+    before = path.read_text()
+    assert main(["card", str(tmp_path), "--no-samples"]) == 0
+    assert path.read_text() == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# Mine\n\nImportant.",
+        "---\n: [\n---\n",
+        "---\n- a\n---\n",
+        b"\xff\xfe",
+        "---\ndatasets: 5\n---\n",
+        "---\nmodel-index: 5\n---\n",
+    ],
+)
+def test_a_card_that_can_t_be_read_is_told_and_not_replaced(text: str | bytes, refused, workplace: Path) -> None:
+    scenarios.make().save_pretrained(workplace / "model")
+    card = workplace / "model" / "README.md"
+    card.write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert re.search("can't be read|was not written by hvq-inpaint", refused("card", "model"))
+    # It is in nobody's way who saves.
+    with pytest.warns(UserWarning, match="licence of .* is not known"):
+        HVQInpainter.from_pretrained(workplace / "model").save_pretrained(workplace / "copy")
+    assert "hvq-inpaint model" in (workplace / "copy" / "README.md").read_text()
+
+
+def test_of_what_a_card_leads_to_only_the_folder_s_own_files_are_sent(folder: Path, tmp_path: Path) -> None:
+    model, staged = tmp_path / "model", tmp_path / "staged"
+    scenarios.make().save_pretrained(model)
+    staged.mkdir()
+    for path in (model / "a b.png", model / "sub" / "c.png", tmp_path / "secret.png"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"picture")
+    links = ["a%20b.png", "<a b.png>", "sub/c.png#top", "../secret.png", "../model/a b.png", f"{tmp_path}/secret.png"]
+    links += [f"{model}/sub/c.png", "data:image/png;base64," + "A" * 5000, "https://a.b/c.png", "none.png", "sub"]
+    card = model / "README.md"
+    card.write_text(card.read_text() + "".join(f"\n![x]({link})" for link in links))
+    before = sorted(tmp_path.rglob("*"))
+    assert stage_model(model, staged, "a/b") == []
+    names = {path.relative_to(staged).as_posix() for path in staged.rglob("*") if path.is_file()}
+    assert names == {"config.json", "model.safetensors", "README.md", "a b.png", "sub/c.png"}
+    assert [path for path in sorted(tmp_path.rglob("*")) if not path.is_relative_to(staged)] == [
+        path for path in before if path != staged
+    ]
+
+
+def test_only_our_own_programs_get_the_name_of_the_repository(tmp_path: Path) -> None:
+    text = 'HVQInpainter.from_pretrained("hub/model") AutoModel.from_pretrained("bert")'
+    assert with_model_id(text, "u/n\\1") == 'HVQInpainter.from_pretrained("u/n\\1") AutoModel.from_pretrained("bert")'
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"settings": None},
+        {"figures": {}},
+        {"figures": {"brush": {}}},
+        {"codebooks": None},
+        {"versions": None},
+        {"figures": {"brush": {"refined": {"mean": {"psnr_hole": None}}}}},
+    ],
+)
+def test_an_evaluation_that_is_not_whole_is_told(change: dict, refused, workplace: Path, model_folder: str) -> None:
+    document = json.loads((ROOT / "hub" / "model" / "evaluation.json").read_text())
+    Path("evaluation.json").write_text(json.dumps({**document, **change}))
+    assert "is no whole evaluation" in refused("card", model_folder, "--evaluation", ".")
+
+
 def test_figures_that_were_measured_elsewhere_go_onto_a_card(tmp_path: Path) -> None:
     scenarios.make().vqvae.save_pretrained(tmp_path)
     (tmp_path / "figures.md").write_text("| PSNR (dB) |\n|---:|\n| 27.78 |\n")
     assert main(["card", str(tmp_path), "--results", str(tmp_path / "figures.md")]) == 0
     assert "## Results\n\n| PSNR (dB) |\n|---:|\n| 27.78 |\n\n## Limits" in (tmp_path / "README.md").read_text()
     assert not (tmp_path / "samples.jpg").exists()  # it fills nothing
+    assert main(["card", str(tmp_path), "--evaluation", str(ROOT / "hub" / "model")]) == 1
+    scenarios.make().save_pretrained(tmp_path / "whole")
+    for more in (["--evaluation", str(ROOT / "hub" / "model")], ["--results", str(tmp_path / "figures.md")]):
+        assert main(["card", str(tmp_path / "whole"), "--no-samples", *more]) == 0
+    assert not ModelCard.load(tmp_path / "whole" / "README.md").data.eval_results  # those of other figures
 
 
 def test_a_card_is_refused_in_one_sentence_where_it_can_t_be_made(refused, model_folder: str, workplace: Path) -> None:
     assert "has no config.json" in refused("card", str(workplace))
     assert "measure the model first" in refused("card", model_folder, "--evaluation", "nowhere")
     (workplace / "evaluation.json").write_text("{}")
-    assert "is no evaluation" in refused("card", model_folder, "--evaluation", ".")
+    assert "is no whole evaluation" in refused("card", model_folder, "--evaluation", ".")
     assert "is no file of text" in refused("card", model_folder, "--training", "photo.png")
 
 
@@ -260,8 +391,10 @@ def test_a_folder_of_masks_that_is_not_whole_is_refused(
     assert "holds no complete set of masks" in refused(owner, "masks", repo_id, "--masks", tmp_path)
     (tmp_path / "masks.json").write_bytes((masks / "masks.json").read_bytes())
     assert "lacks random_walk/10/0000.png" in refused(owner, "masks", repo_id, "--masks", tmp_path)
-    (tmp_path / "masks.json").write_text("{}")
-    assert "can't be used" in refused(owner, "masks", repo_id, "--masks", tmp_path)
+    values = json.loads((masks / "masks.json").read_text())
+    for text in ("{}", "[", json.dumps({**values, "size": "a"}), json.dumps({**values, "per_ratio": 1.5})):
+        (tmp_path / "masks.json").write_text(text)
+        assert "can't be used" in refused(owner, "masks", repo_id, "--masks", tmp_path)
 
 
 # ---------------------------------------------------------------- the Space

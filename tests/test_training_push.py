@@ -6,10 +6,12 @@ from pathlib import Path
 
 import hub_scenarios as scenarios
 import pytest
+from accelerate.state import AcceleratorState
 from fake_hub import FakeHub
 from hub_client import Client
 
 from hvq_inpaint import HVQInpainter, InvalidInputError
+from hvq_inpaint.training import pushing, trainer
 from hvq_inpaint.training.command_line import parse_options
 
 
@@ -71,6 +73,26 @@ def test_a_push_that_fails_loses_nothing(
     hub.reset()
     assert owner.run(["push", "model", repo_id, "--model", str(folder), "--send"])[0] == 0
     assert owner.call(scenarios.load, repo_id) == scenarios.digest(HVQInpainter.from_pretrained(folder))
+
+
+def test_whatever_a_push_meets_costs_the_run_nothing_else(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    met = iter([PermissionError("no"), KeyError("strange"), OSError(28, "No space left on device")])
+
+    def send(*_: object) -> str:
+        raise next(met)
+
+    monkeypatch.setattr(pushing, "check_access", lambda repo_id, private: repo_id)
+    monkeypatch.setattr(pushing, "send", send)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with pytest.raises(InvalidInputError, match=r"is complete in .* was not pushed: .*(No space left|disk is full)"):
+        trainer.run(
+            parse_options(arguments(image_folder, tmp_path, "a/b", "--push-best", "--steps", "8", "--seed", "5"))
+        )
+    error = capsys.readouterr().err
+    assert "PermissionError" in error or "): no" in error
+    HVQInpainter.from_pretrained(tmp_path / "autoencoder" / "model")
 
 
 def test_what_can_t_be_pushed_to_is_told_before_anything_is_trained(

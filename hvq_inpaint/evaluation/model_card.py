@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,12 @@ EVALUATION_FILE = "evaluation.json"
 _METRICS = ("psnr_hole", "psnr", "ssim", "lpips")
 
 
-def read_evaluation(folder: Path) -> dict[str, Any]:
-    """The document that `evaluate` wrote into `folder`, as it may be published: of local paths only the last part.
+def read_evaluation(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `evaluate` wrote into `folder`.
+
+    Returns:
+        The document as it may be published, of paths on this machine only the last part; and the facts that it tells
+        for a card, `results` and `eval_results`.
 
     Raises:
         InvalidInputError: there is none, or it is none of an evaluation.
@@ -31,17 +36,18 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
         settings = document["settings"]
         for name in ("model", "dataset", "lpips_weights", "mask_folder"):
             value = settings.get(name)
-            if isinstance(value, str) and value.startswith((".", "/", "~")):
+            if isinstance(value, str) and (value.startswith((".", "/", "~")) or Path(value).exists()):
                 settings[name] = Path(value).resolve().name
         settings.update(export=None, outputs=[Path(output).name for output in settings["outputs"]])
-        document["figures"], document["number_of_images"]
+        return document, {"results": results_text(document), "eval_results": eval_results(document)}
     except FileNotFoundError:
         raise InvalidInputError(
             f"There is no {path}: measure the model first, with 'python -m hvq_inpaint evaluate MODEL --out {folder}'."
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise InvalidInputError(f"{path} is no evaluation of hvq_inpaint ({type(error).__name__}: {error}).") from None
-    return document
+    except (ValueError, LookupError, TypeError, AttributeError, StopIteration, RecursionError) as error:
+        raise InvalidInputError(
+            f"{path} is no whole evaluation of hvq_inpaint ({type(error).__name__}: {str(error)[:80]})."
+        ) from None
 
 
 def eval_results(document: dict[str, Any]) -> list[EvalResult]:
@@ -52,7 +58,7 @@ def eval_results(document: dict[str, Any]) -> list[EvalResult]:
         for bucket, figures in methods["refined"].items():
             mean = f"mean over the buckets {', '.join(settings['buckets_percent'])} %"
             ratio = mean if bucket == "mean" else f"{bucket} %"
-            for metric in (metric for metric in _METRICS if metric in figures):
+            for metric in (metric for metric in _METRICS if metric in figures and math.isfinite(figures[metric])):
                 results.append(
                     EvalResult(
                         task_type="image-to-image",

@@ -42,11 +42,13 @@ def load_example(name: str = "coffee", side: int | None = None) -> tuple[Image.I
         side: the central square, reduced to so many pixels; None: the whole photograph.
 
     Raises:
-        InvalidInputError: there is no example of that name.
+        InvalidInputError: there is no example of that name, or the side is not positive.
     """
     by_name = {example.name: example for example in EXAMPLES}
     if name not in by_name:
         raise InvalidInputError(f"There is no example {name!r}; choose one of {', '.join(by_name)}.")
+    if side is not None and side < 1:
+        raise InvalidInputError(f"side must be at least 1 pixel, not {side}.")
     example = by_name[name]
     with Image.open(example.path) as file:
         photograph = file.convert("RGB")

@@ -28,14 +28,16 @@ def read_mask_set(folder: Path) -> MaskSetOptions:
     path = folder / SETTINGS_FILE
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        options = {name: values[name] for name in MaskSetOptions.__dataclass_fields__}
+        fields = MaskSetOptions.__dataclass_fields__
+        if wrong := [name for name, field in fields.items() if type(values[name]) is not type(field.default)]:
+            raise TypeError(f"{wrong[0]} can't be {values[wrong[0]]!r}")
+        return MaskSetOptions(**{name: values[name] for name in fields})
     except FileNotFoundError:
         raise InvalidInputError(
             f"{folder} holds no complete set of masks: write one with 'python -m hvq_inpaint masks --out {folder}'."
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise InvalidInputError(f"{path} can't be used ({type(error).__name__}: {error}).") from None
-    return MaskSetOptions(**options)
 
 
 def stage_masks(staged: Path, folder: Path, repo_id: str) -> int:

@@ -8,19 +8,18 @@ import re
 import shutil
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
-from huggingface_hub import ModelCard
-
-from ..card import CARD_FILE, SAMPLES_FILE, CardFacts, read_facts, with_model_id
+from ..card import CARD_FILE, SAMPLES_FILE, CardFacts, read_card, with_model_id
 from ..errors import InvalidInputError
-from ..evaluation.model_card import EVALUATION_FILE, eval_results, read_evaluation, results_text
+from ..evaluation.model_card import EVALUATION_FILE, read_evaluation
 from ..files import all_or_nothing
 from ..hub import Upload
 from ..inpainter import HVQInpainter
 from ..pretrained import CONFIG_FILE, REPLACED_FILES, PretrainedModel
 from ..refiner import MultiDilationRefiner
 from ..vqvae import HierarchicalVQVAE
-from ..weights import INDEX_FILE, read_json, weight_files
+from ..weights import INDEX_FILE, SINGLE_FILE, read_json, weight_files
 
 _CLASSES: dict[str, type[PretrainedModel]] = {
     model.architecture: model for model in (HVQInpainter, HierarchicalVQVAE, MultiDilationRefiner)
@@ -52,22 +51,28 @@ def write_card(folder: Path, evaluation: Path | None = None, samples: bool = Tru
         The path of the card.
 
     Raises:
-        InvalidInputError: the folder or the evaluation can't be used.
+        InvalidInputError: the folder, its card or the evaluation can't be used.
     """
     model = load_folder(folder)
     path = folder / CARD_FILE
-    told = CardFacts()
-    if path.is_file():
-        told = read_facts(ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True))
+    told = read_card(path) if path.is_file() else CardFacts()
     document = None
     if evaluation is not None:
-        document = read_evaluation(evaluation)
-        facts |= {"results": results_text(document), "eval_results": eval_results(document)}
+        if model.architecture != HVQInpainter.architecture:
+            raise InvalidInputError(
+                f"{folder} holds {model.architecture}, which is no part of an evaluation: leave it out."
+            )
+        document, figures = read_evaluation(evaluation)
+        facts |= figures
+    elif facts.get("results") is not None:
+        told = dataclasses.replace(told, eval_results=())  # which were those of other figures
+    if facts.get("license") is not None:
+        told = dataclasses.replace(told, license_name=None, license_link=None)
     sample = model.sample_picture() if samples else None
     if sample is not None:
         facts |= {"samples": SAMPLES_FILE, "samples_caption": sample[1]}
     given = {name: value for name, value in facts.items() if value not in (None, ())}
-    known = {**dataclasses.asdict(told), "eval_results": told.eval_results, **given}
+    known = {**vars(told), **given}
     with all_or_nothing() as partial:
         if sample is not None:
             sample[0].save(partial(folder / SAMPLES_FILE), format="JPEG", quality=90)
@@ -89,20 +94,37 @@ def stage_model(folder: Path, staged: Path, repo_id: str) -> list[str]:
     """
     model = load_folder(folder)
     names = {CONFIG_FILE, *(path.name for path in weight_files(folder))}
-    if (folder / INDEX_FILE).is_file() and len(names) > 2:
+    if SINGLE_FILE not in names:
         names.add(INDEX_FILE)
     for name in sorted(names):
         shutil.copyfile(folder / name, staged / name)
     if (folder / CARD_FILE).is_file():
-        text = (folder / CARD_FILE).read_text(encoding="utf-8")
-        for link in re.findall(r"\]\((?!https?://|#)([^)\s#]+)", text):
-            if (folder / link).is_file() and (folder / link).resolve().is_relative_to(folder.resolve()):
-                (staged / link).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(folder / link, staged / link)
+        try:
+            text = (folder / CARD_FILE).read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise InvalidInputError(
+                f"The card {folder / CARD_FILE} is no text in UTF-8: mend it, or remove it."
+            ) from None
+        for path in _shown(text, folder):
+            (staged / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / path, staged / path)
         (staged / CARD_FILE).write_text(with_model_id(text, repo_id), encoding="utf-8")
     else:
         model.generate_model_card(model_id=repo_id).save(staged / CARD_FILE)
     return sorted(path.name for path in folder.iterdir() if not (staged / path.name).exists())
+
+
+def _shown(card: str, folder: Path) -> list[Path]:
+    """The files of the folder that its card leads to, by their paths in it; what lies elsewhere is not looked at."""
+    root, found = folder.resolve(), []
+    for pointed, plain in re.findall(r"\]\((?:<([^>\n]*)>|([^)\s]*))", card):
+        link = unquote((pointed or plain).partition("#")[0])
+        if not link or re.match(r"[A-Za-z][\w+.-]*:|/", link) or len(link) > 255:
+            continue
+        path = (root / link).resolve()
+        if path.is_relative_to(root) and path.is_file():
+            found.append(path.relative_to(root))
+    return found
 
 
 def model_upload(staged: Path, repo_id: str, **options: Any) -> Upload:

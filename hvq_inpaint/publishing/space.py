@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import ModelCard
 
-from ..card import CARD_FILE, read_facts
+from ..card import CARD_FILE, read_card
 from ..errors import InvalidInputError
 from ..hub import Upload
 from .model_folder import files_in, load_folder, stage_model
@@ -67,7 +66,7 @@ def stage_space(staged: Path, model: Path, repo_id: str, title: str | None = Non
 def _card(model: Path, repo_id: str, title: str | None) -> str:
     """The Space's README.md: what the Hub has to know on top of the text of the template."""
     card = model / CARD_FILE
-    licence = read_facts(ModelCard(card.read_text(encoding="utf-8"))).license if card.is_file() else None
+    licence = read_card(card).license if card.is_file() else None
     data = {
         "title": title or "Image inpainting, step by step",
         "emoji": "🖌️",

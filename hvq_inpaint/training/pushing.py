@@ -37,7 +37,7 @@ class Pushes:
         self.repo_id = check_access(options.push_to_hub, self.private)
         self.branch = options.push_best
         self._sender = ThreadPoolExecutor(1, thread_name_prefix="push")
-        self._on_its_way: tuple[Future[str], str] | None = None
+        self._sent: list[tuple[Future[str], str]] = []
 
     def __enter__(self) -> Pushes:
         return self
@@ -56,18 +56,19 @@ class Pushes:
         """
         if self.branch is None:
             return
-        self._arrive()  # one at a time, or an older one might come last
         message = f"Stage {stage}, step {step}: {figure}"
-        folder = Path(tempfile.mkdtemp(prefix="hvq-inpaint-push-"))
+        facts = {
+            "model_id": self.repo_id,
+            "training": f"Not finished: the best so far. {message}. Load it with `revision={self.branch!r}`.",
+        }
         try:
-            facts = {
-                "model_id": self.repo_id,
-                "training": f"Not finished: the best so far. {message}. Load it with `revision={self.branch!r}`.",
-            }
-            with told_in_a_sentence(self.repo_id, is_sent=True):
+            folder = Path(tempfile.mkdtemp(prefix="hvq-inpaint-push-"))
+            try:
                 model.save_pretrained(folder, model_card_kwargs=facts)
-        except InvalidInputError as error:
-            shutil.rmtree(folder, ignore_errors=True)
+            except InvalidInputError:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+        except (InvalidInputError, OSError) as error:
             _warn(message, error)
             return
         upload = Upload(
@@ -78,17 +79,15 @@ class Pushes:
             replaced=REPLACED_FILES,
             keeps_card=False,
         )
-        self._on_its_way = self._sender.submit(_send_and_remove, upload, folder), message
+        # One after the other, or an older one might come last.
+        self._sent.append((self._sender.submit(_send_and_remove, upload, folder), message))
 
     def _arrive(self) -> None:
-        """Wait for what is on its way, and tell if it failed."""
-        if self._on_its_way is None:
-            return
-        (future, message), self._on_its_way = self._on_its_way, None
-        try:
-            future.result()
-        except InvalidInputError as error:
-            _warn(message, error)
+        """Wait for what is on its way, and tell what failed, whatever it met."""
+        for future, message in self._sent:
+            if (error := future.exception()) is not None:
+                _warn(message, error)
+        self._sent.clear()
 
     def final(self, folder: Path) -> str:
         """Push the model that a run ended with, with a picture of what it does on its card.
@@ -111,7 +110,7 @@ class Pushes:
                 stage_model(folder, Path(temporary), self.repo_id)
                 message = "Push the model of a finished run"
                 return send(model_upload(Path(temporary), self.repo_id, message=message, private=self.private))
-        except InvalidInputError as error:
+        except (InvalidInputError, OSError) as error:
             raise InvalidInputError(
                 f"The model is complete in {folder}, and was not pushed: {error} Push it with 'python -m hvq_inpaint "
                 f"push model {self.repo_id} --model {folder} --send'."
@@ -125,5 +124,5 @@ def _send_and_remove(upload: Upload, folder: Path) -> str:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _warn(message: str, error: InvalidInputError) -> None:
+def _warn(message: str, error: BaseException) -> None:
     print(f"warning: the model was not pushed ({message}): {error}", file=sys.stderr)

@@ -189,16 +189,15 @@ def card_facts(output: Path, options: TrainingOptions) -> dict[str, Any]:
                     f"{options.validation_size} pixels: {', '.join(best)}."
                 )
     facts: dict[str, Any] = {"training": "\n\n".join(parts)}
-    if not Path(options.dataset).exists() and options.dataset.count("/") == 1:
+    if not Path(options.dataset).expanduser().exists() and options.dataset.count("/") == 1:
         facts["datasets"] = (options.dataset,)
-    if options.init and not Path(options.init).exists():
-        facts["base_model"] = options.init
     return facts
 
 
 def _public(name: str, value: Any) -> Any:
     """An option's value without the folder that a path lies in."""
-    return Path(value).name if name in _PATHS and isinstance(value, str) and Path(value).exists() else value
+    is_path = name in _PATHS and isinstance(value, str) and Path(value).expanduser().exists()
+    return Path(value).name if is_path else value
 
 
 def save_summary(summary: StageSummary, folder: Path) -> None:
