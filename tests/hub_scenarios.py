@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import resource
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,11 @@ def card_data(path: str) -> dict[str, Any]:
     return ModelCard(Path(path).read_text(encoding="utf-8")).data.to_dict()
 
 
-def run_code(program: str) -> None:
-    """Run a piece of code of a document."""
-    exec(compile(program, "snippet", "exec"), {"__name__": "snippet"})
+def run_code(program: str, folder: str) -> None:
+    """Run a piece of code of a document in a folder, where it may write."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        exec(compile(program, "snippet", "exec"), {"__name__": "snippet"})
+    finally:
+        os.chdir(before)

@@ -161,7 +161,7 @@ def test_pushing_in_documents_runs(hub: FakeHub, owner: Client, place: Path) -> 
     for number, block in enumerate(found):
         block = block.replace('"user/', f'"tester/snippet-{number}-').replace('"hub/model"', f'"{place}/hub/model"')
         assert "user/" not in block
-        owner.call(scenarios.run_code, block)
+        owner.call(scenarios.run_code, block, str(place))
         assert any(repo_id.startswith(f"tester/snippet-{number}-") for _, repo_id in hub.repositories)
 
 
@@ -189,7 +189,7 @@ def test_the_programs_on_the_card_of_masks_run(hub: FakeHub, owner: Client, plac
     programs = blocks(card, "python")
     assert len(programs) == 2
     for program in programs:
-        owner.call(scenarios.run_code, program)
+        owner.call(scenarios.run_code, program, str(place))
 
 
 def test_the_bundled_model_s_card_is_that_of_its_preset() -> None:
