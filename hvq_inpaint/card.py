@@ -200,24 +200,36 @@ def architecture_text(architecture: str, config: HVQConfig, parameters: int) -> 
     return " ".join(sentences)
 
 
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What any card tells the Hub, such as its licence.
+
+    Raises:
+        InvalidInputError: the card can't be read.
+    """
+    return _load(path).data.to_dict()
+
+
+def _load(path: Path) -> ModelCard:
+    try:
+        return ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True)
+    except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise InvalidInputError(
+            f"The card {path} can't be read ({' '.join(str(error).split())[:200]}): mend it, or move it away."
+        ) from None
+
+
 def read_card(path: Path) -> CardFacts:
     """The facts that a card of `make_card` tells, also after somebody wrote more into it.
 
     Its architecture and its program, which are made anew, are not among them.
 
     Raises:
-        InvalidInputError: there is a card that can't be read, or that `make_card` did not write.
+        InvalidInputError: the card can't be read, or `make_card` did not write it.
     """
-    try:
-        card = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True)
-        data = card.data.to_dict()
-        datasets = data.get("datasets") or ()
-        datasets = (datasets,) if isinstance(datasets, str) else tuple(datasets)
-        metadata = {name: value for name, value in data.items() if name not in _OWN_METADATA}
-    except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise InvalidInputError(
-            f"The card {path} can't be read ({' '.join(str(error).split())[:200]}): mend it, or move it away."
-        ) from None
+    card = _load(path)
+    data = card.data.to_dict()
+    datasets = data.get("datasets") or ()
+    metadata = {name: value for name, value in data.items() if name not in _OWN_METADATA}
     lead, sections = _split(card.text)
     names = [name for name, _ in sections]
     if not all(name in names for name in _SECTIONS):
@@ -231,7 +243,7 @@ def read_card(path: Path) -> CardFacts:
     return CardFacts(
         title=title[1] if title and title[1] != _NO_TITLE else None,
         training=told["Training"] if told["Training"] not in ("", _NO_TRAINING) else None,
-        datasets=datasets,
+        datasets=(datasets,) if isinstance(datasets, str) else tuple(datasets if isinstance(datasets, list) else ()),
         license=data.get("license"),
         license_name=data.get("license_name"),
         license_link=data.get("license_link"),

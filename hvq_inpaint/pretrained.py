@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import nn
 
-from .card import CARD_FILE, LIBRARY_NAME, SAMPLES_FILE, CardFacts, make_card, read_card
+from .card import CARD_FILE, LIBRARY_NAME, SAMPLES_FILE, CardFacts, make_card, read_metadata
 from .config import HVQConfig
 from .errors import InvalidInputError
 from .execution import find_device
@@ -394,14 +394,12 @@ class _Source:
         if self.card is None or not self.card.is_file():
             return facts
         try:
-            told = read_card(self.card)
+            told = read_metadata(self.card)
         except InvalidInputError as error:
             warnings.warn(f"The licence of {self.name} is not known: {error}", stacklevel=3)
             return facts
-        facts.setdefault("base_model", told.base_model)
-        if licence_too:
-            facts |= {name: getattr(told, name) for name in ("license", "license_name", "license_link")}
-        return {name: value for name, value in facts.items() if value is not None}
+        names = ("base_model", *(("license", "license_name", "license_link") if licence_too else ()))
+        return {name: told[name] for name in names if told.get(name) is not None} | facts
 
 
 def _find(name: str, options: dict[str, Any]) -> _Source:

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 
@@ -295,9 +296,18 @@ def test_a_card_that_can_t_be_read_is_told_and_not_replaced(text: str | bytes, r
     card.write_bytes(text if isinstance(text, bytes) else text.encode())
     assert re.search("can't be read|was not written by hvq-inpaint", refused("card", "model"))
     # It is in nobody's way who saves.
-    with pytest.warns(UserWarning, match="licence of .* is not known"):
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
         HVQInpainter.from_pretrained(workplace / "model").save_pretrained(workplace / "copy")
+    is_readable = text in ("# Mine\n\nImportant.", "---\ndatasets: 5\n---\n", "---\nmodel-index: 5\n---\n")
+    assert any("is not known: The card" in str(warning.message) for warning in warned) != is_readable
     assert "hvq-inpaint model" in (workplace / "copy" / "README.md").read_text()
+
+
+def test_the_licence_of_a_card_by_hand_goes_with_the_weights(tmp_path: Path) -> None:
+    scenarios.make().save_pretrained(tmp_path)
+    (tmp_path / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n# Mine\n")
+    assert HVQInpainter.from_pretrained(tmp_path).refiner.generate_model_card().data.license == "cc-by-nc-4.0"
 
 
 def test_of_what_a_card_leads_to_only_the_folder_s_own_files_are_sent(folder: Path, tmp_path: Path) -> None:

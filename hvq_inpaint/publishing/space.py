@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from ..card import CARD_FILE, read_card
+from ..card import CARD_FILE, read_metadata
 from ..errors import InvalidInputError
 from ..hub import Upload
 from .model_folder import files_in, load_folder, stage_model
@@ -66,7 +66,7 @@ def stage_space(staged: Path, model: Path, repo_id: str, title: str | None = Non
 def _card(model: Path, repo_id: str, title: str | None) -> str:
     """The Space's README.md: what the Hub has to know on top of the text of the template."""
     card = model / CARD_FILE
-    licence = read_card(card).license if card.is_file() else None
+    licence = read_metadata(card).get("license") if card.is_file() else None
     data = {
         "title": title or "Image inpainting, step by step",
         "emoji": "🖌️",
