@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -337,6 +338,21 @@ def test_of_two_pushes_at_once_one_is_whole_and_the_other_told(hub: FakeHub, own
     assert {name: hub.files(repo_id)[name] for name in theirs} == theirs
     owner.call(scenarios.push, repo_id, seed=1)
     assert owner.call(scenarios.load, repo_id) == SECOND
+
+
+def test_two_processes_that_push_at_once_leave_the_model_of_one(
+    hub: FakeHub, owner: Client, stranger: Client, repo_id: str
+) -> None:
+    owner.call(scenarios.push, repo_id, seed=2)
+    for _ in range(3):
+        with ThreadPoolExecutor(2) as both:
+            pushes = [
+                both.submit(owner.call, scenarios.push, repo_id, seed=0),
+                both.submit(stranger.call, scenarios.push, repo_id, seed=1, token=hub.token),
+            ]
+        failures = [push.exception() for push in pushes if push.exception() is not None]
+        assert len(failures) < 2 and all("Something else was sent" in failure.message for failure in failures)
+        assert owner.call(scenarios.load, repo_id) in (FIRST, SECOND)
 
 
 def test_a_name_that_no_repository_can_have_is_refused(hub: FakeHub, owner: Client) -> None:

@@ -33,6 +33,9 @@ def test_the_wheel_carries_command_templates_and_types(tmp_path):
     assert {
         "hvq_inpaint/py.typed",
         "hvq_inpaint/templates/model_card.md",
+        "hvq_inpaint/templates/mask_dataset_card.md",
+        "hvq_inpaint/templates/usage/HVQInpainter.py",
+        "hvq_inpaint/publishing/model_folder.py",
         "hvq_inpaint/training/trainer.py",
         "hvq_inpaint/demo/page.css",
         "hvq_inpaint/demo/page.js",
