@@ -400,21 +400,26 @@ def _upload_options(arguments: argparse.Namespace, message: str) -> dict[str, An
     }
 
 
+def _check_repo_id(name: str) -> None:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+        is_whole = all(name.partition("/"))
+    except HFValidationError:
+        is_whole = False
+    if not is_whole:
+        raise InvalidInputError(f"The repository must be user/name, not {name[:80]!r}.")
+
+
 def _push(arguments: argparse.Namespace, stage: Callable[[Path], Upload]) -> int:
     """Make the files, show what sending them would do, and with --send do it."""
     from tempfile import TemporaryDirectory
 
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
     from .hub import UnreachableError, compare, describe, send
 
-    try:
-        validate_repo_id(arguments.repo)
-    except HFValidationError:
-        arguments.repo = repr(arguments.repo)[:80]
-    if arguments.repo.count("/") != 1 or arguments.repo[:1] in "'/" or arguments.repo.endswith("/"):
-        raise InvalidInputError(f"The repository must be user/name, not {arguments.repo}.")
+    _check_repo_id(arguments.repo)
     folder = arguments.save
     if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InvalidInputError(f"{folder} is there already: choose another folder for the files.")
