@@ -337,7 +337,7 @@ def send(upload: Upload, token: str | None = None) -> str:
     return address
 
 
-def check_access(repo_id: str, private: bool | None = None, token: str | None = None) -> str:
+def check_access(repo_id: str, private: bool | None = None, token: str | None = None, create_pr: bool = False) -> str:
     """Make sure that a model can be pushed, before there is one: makes the repository if it is not there.
 
     Whether a token of fine grain may write to the repository is only seen when it does.
@@ -349,8 +349,12 @@ def check_access(repo_id: str, private: bool | None = None, token: str | None = 
         InvalidInputError: it can't; the message says why.
     """
     api = HfApi(token=token)
-    _check_token(api, repo_id)
+    own = _check_token(api, repo_id)
     with told_in_a_sentence(repo_id, is_sent=True):
+        # To make one that is there the client takes for done, whoever it belongs to.
+        is_foreign = "/" in repo_id and repo_id.partition("/")[0] not in own and api.repo_exists(repo_id)
+        if is_foreign and not create_pr:
+            raise InvalidInputError(f"The token may not do this with {repo_id}: {_SIGN_IN}, with one that may.")
         whole = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         is_public = bool(private) and not api.repo_info(whole).private
     if is_public:
@@ -360,9 +364,10 @@ def check_access(repo_id: str, private: bool | None = None, token: str | None = 
     return whole
 
 
-def _check_token(api: HfApi, repo_id: str) -> None:
-    """Refuse to send without a token, or with one that may only read."""
+def _check_token(api: HfApi, repo_id: str) -> set[str]:
+    """Refuse to send without a token, or with one that may only read; returns the names that it may speak for."""
     with told_in_a_sentence(repo_id, is_sent=True):
-        role = api.whoami().get("auth", {}).get("accessToken", {}).get("role")
-    if role == "read":
+        known = api.whoami()
+    if known.get("auth", {}).get("accessToken", {}).get("role") == "read":
         raise InvalidInputError(f"The token may only read: {_SIGN_IN}, with one that may write.")
+    return {known["name"], *(organisation["name"] for organisation in known.get("orgs", ()))}

@@ -310,7 +310,7 @@ class PretrainedModel(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME
             InvalidInputError: it can't be sent; then nothing has changed there.
         """
         CardFacts(**(model_card_kwargs or {}))  # a name that is none of theirs is told before anything is made
-        repo_id = check_access(repo_id, private, token)
+        repo_id = check_access(repo_id, private, token, create_pr)
         facts = {"model_id": repo_id, **(model_card_kwargs or {})}
         with told_in_a_sentence(repo_id, is_sent=True), TemporaryDirectory() as temporary:
             folder = Path(temporary)

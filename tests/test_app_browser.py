@@ -385,6 +385,8 @@ def test_nothing_keeps_anyone_from_using_the_page(browser: Any, address: str, ph
         playwright.expect(visit.page.locator("#status")).to_contain_text("Filled")
         visit.page.locator("#send-back").click()
         playwright.expect(visit.page.locator("#history img")).to_have_count(2)
+        visit.page.add_style_tag(content="* { transition: none !important }")  # as it is seen, not on the way there
+        playwright.expect(visit.page.locator("#undo")).to_be_enabled()
         found = axe.Axe().run(visit.page).response["violations"]
         serious = [problem for problem in found if problem["impact"] in ("critical", "serious")]
         assert [(node["html"], node["failureSummary"]) for problem in serious for node in problem["nodes"]] == []

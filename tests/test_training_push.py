@@ -98,9 +98,11 @@ def test_whatever_a_push_meets_costs_the_run_nothing_else(
 def test_what_can_t_be_pushed_to_is_told_before_anything_is_trained(
     hub: FakeHub, owner: Client, stranger: Client, repo_id: str, image_folder: Path, tmp_path: Path
 ) -> None:
+    hub.create(repo_id.replace("tester", "somebody"), {})
     for client, name, message in [
+        (owner, repo_id.replace("tester", "somebody"), "The token may not do this with somebody/"),
         (stranger, repo_id, "The Hub needs a token"),
-        (owner, "somebody/model", "The token may not do this with somebody/model"),
+        (owner, "nobody/model", "The token may not do this with nobody/model"),
         (owner, "a b", "is not the id of a repository"),
     ]:
         status, _, error = client.train(arguments(image_folder, tmp_path / "run", name))
