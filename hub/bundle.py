@@ -37,7 +37,7 @@ def bundle(source: Path, evaluation: Path | None, target: Path) -> None:
         measured = None
         if evaluation is not None:
             document, _ = read_evaluation(evaluation)
-            document["settings"].update(model="hub/model", dataset="DATA/val")  # as in the commands
+            document["settings"]["dataset"] = "DATA/val"  # as in the commands
             measured = Path(temporary, EVALUATION_FILE)
             measured.write_text(json.dumps(document), encoding="utf-8")
         write_card(

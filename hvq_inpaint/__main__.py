@@ -9,16 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import __version__, commands
+from .commands import path_argument
 from .errors import InvalidInputError
 from .evaluation.options import METRICS
 from .masks import MASK_KINDS, RATIO_BUCKETS
+from .publishing.command_line import add_card, add_push
 from .tokens import refuse_tokens
-
-
-def _path(text: str) -> Path:
-    if not text:  # of a shell variable that is not set; as a path it would be the current folder
-        raise argparse.ArgumentTypeError("an empty name")
-    return Path(text)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -36,8 +32,8 @@ def make_parser() -> argparse.ArgumentParser:
     _add_masks(subparsers)
     _add_shard(subparsers)
     _add_export(subparsers)
-    _add_card(subparsers)
-    _add_push(subparsers)
+    add_card(subparsers)
+    add_push(subparsers)
     return parser
 
 
@@ -52,20 +48,20 @@ def _add_inpaint(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.set_defaults(run=commands.inpaint)
     parser.add_argument(
-        "image", metavar="IMAGE", type=_path, help="the photograph, of any size, or a folder with sub-folders"
+        "image", metavar="IMAGE", type=path_argument, help="the photograph, of any size, or a folder with sub-folders"
     )
     parser.add_argument(
         "--masks",
         "--mask",
         metavar="PATH",
-        type=_path,
+        type=path_argument,
         help="an image of the same size, white where the photograph is to be filled; for a folder, another one with "
         "masks of the same names, or one mask for all (default: what is transparent in the photograph)",
     )
     parser.add_argument(
         "--out",
         metavar="PATH",
-        type=_path,
+        type=path_argument,
         required=True,
         help="the result: .png, .tif, .webp or .bmp, which keep every pixel, or .jpg, which does not; or a folder",
     )
@@ -95,7 +91,7 @@ def _add_inpaint(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--stages",
         metavar="FOLDER",
-        type=_path,
+        type=path_argument,
         nargs="?",
         const=commands.BESIDE,
         help="write every intermediate of the pipeline as well, there or, without FOLDER, beside the results "
@@ -152,7 +148,7 @@ def _add_evaluate(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--out",
         metavar="FOLDER",
-        type=_path,
+        type=path_argument,
         default=Path("evaluation"),
         help="where the files go (default: %(default)s)",
     )
@@ -166,7 +162,7 @@ def _add_evaluate(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--masks",
         metavar="FOLDER",
-        type=_path,
+        type=path_argument,
         help="mask files, white = repaint, brought to --size; each goes to the bucket of its share of white "
         "(default: none)",
     )
@@ -207,14 +203,14 @@ def _add_evaluate(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--export",
         metavar="FOLDER",
-        type=_path,
+        type=path_argument,
         help="write photographs, masks, damaged and refined pictures there, each as KIND/BUCKET/NUMBER.png, for other "
         "methods to be run on (default: none)",
     )
     parser.add_argument(
         "--outputs",
         metavar="FOLDER",
-        type=_path,
+        type=path_argument,
         nargs="+",
         default=[],
         help="pictures of other methods for the photographs and masks of --export, with its names; each folder is a "
@@ -272,7 +268,11 @@ def _add_ablate(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--dataset", metavar="DATASET", required=True, help="images to train on")
     parser.add_argument("--validation", metavar="DATASET", required=True, help="images to measure on")
     parser.add_argument(
-        "--out", metavar="FOLDER", type=_path, default=Path("ablations"), help="where all goes (default: %(default)s)"
+        "--out",
+        metavar="FOLDER",
+        type=path_argument,
+        default=Path("ablations"),
+        help="where all goes (default: %(default)s)",
     )
     for flag, kind, default, help_ in (
         ("--steps", int, 2000, "optimiser steps of each variant"),
@@ -327,7 +327,11 @@ def _add_masks(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.set_defaults(run=commands.masks)
     parser.add_argument(
-        "--out", metavar="FOLDER", type=_path, required=True, help="where the masks go; must be empty or not exist yet"
+        "--out",
+        metavar="FOLDER",
+        type=path_argument,
+        required=True,
+        help="where the masks go; must be empty or not exist yet",
     )
     parser.add_argument(
         "--kind", metavar="KIND", default="random_walk", help=f"one of {', '.join(MASK_KINDS)} (default: %(default)s)"
@@ -375,9 +379,13 @@ def _add_shard(subparsers: argparse._SubParsersAction) -> None:
         "complete; it can be uploaded to the Hub as a dataset.",
     )
     parser.set_defaults(run=commands.shard)
-    parser.add_argument("images", metavar="FOLDER", type=_path, help="images, also in sub-folders")
+    parser.add_argument("images", metavar="FOLDER", type=path_argument, help="images, also in sub-folders")
     parser.add_argument(
-        "--out", metavar="FOLDER", type=_path, required=True, help="for the shards; must be empty or not exist yet"
+        "--out",
+        metavar="FOLDER",
+        type=path_argument,
+        required=True,
+        help="for the shards; must be empty or not exist yet",
     )
     parser.add_argument("--shards", metavar="N", type=int, help="how many (default: by the next two)")
     parser.add_argument(
@@ -405,108 +413,11 @@ def _add_export(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.set_defaults(run=commands.export)
     parser.add_argument("--format", choices=("onnx",), default="onnx", help="of the file (default: %(default)s)")
-    parser.add_argument("--out", metavar="FILE", type=_path, required=True, help="the file, ending in .onnx")
+    parser.add_argument("--out", metavar="FILE", type=path_argument, required=True, help="the file, ending in .onnx")
     parser.add_argument(
         "--model", metavar="MODEL", help="a model folder or the id of a Hub repository (default: the bundled model)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists already (default: refuse)")
-
-
-def _add_card(subparsers: argparse._SubParsersAction) -> None:
-    text = "write the card of a model's folder, which the Hub shows"
-    parser = subparsers.add_parser(
-        "card",
-        help=text,
-        description=f"{text[0].upper()}{text[1:]}: README.md, with architecture, training, results, samples, limits "
-        "and a program to use it. What the card that is there tells, and is not said anew, is kept.",
-    )
-    parser.set_defaults(run=commands.card)
-    parser.add_argument("model", metavar="FOLDER", type=_path, help="the model's folder")
-    figures = parser.add_mutually_exclusive_group()
-    figures.add_argument(
-        "--evaluation",
-        metavar="FOLDER",
-        type=_path,
-        help="what 'evaluate' wrote with --out: figures for people and, as model-index, for programs (default: none)",
-    )
-    parser.add_argument(
-        "--training", metavar="FILE", type=_path, help="Markdown: on what it was trained, and how (default: none)"
-    )
-    figures.add_argument(
-        "--results", metavar="FILE", type=_path, help="Markdown, in place of --evaluation (default: none)"
-    )
-    parser.add_argument(
-        "--dataset",
-        metavar="ID",
-        nargs="+",
-        default=[],
-        help="datasets on the Hub that it was trained on (default: none)",
-    )
-    parser.add_argument(
-        "--license", metavar="ID", help="of the weights, as the Hub calls it, such as cc-by-4.0, or other"
-    )
-    parser.add_argument("--license-name", metavar="NAME", help="with --license other")
-    parser.add_argument("--license-link", metavar="URL", help="with --license other")
-    parser.add_argument("--base-model", metavar="ID", help="the model on the Hub that it was fine-tuned from")
-    parser.add_argument("--title", metavar="TITLE", help="of the card (default: a general one)")
-    parser.add_argument(
-        "--samples",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="fill three photographs that come with the package, and show them (default: yes)",
-    )
-
-
-def _add_push(subparsers: argparse._SubParsersAction) -> None:
-    text = "send a model, the page or a set of masks to the Hugging Face Hub"
-    parser = subparsers.add_parser(
-        "push",
-        help=text,
-        description=f"{text[0].upper()}{text[1:]}. Without --send it is a dry run, which shows exactly what would be "
-        "sent. The token is that of 'hf auth login' or of HF_TOKEN; there is no option for it.",
-    )
-    kinds = parser.add_subparsers(title="what to send", metavar="KIND", required=True)
-
-    model = kinds.add_parser(
-        "model",
-        help="a model's folder",
-        description="Send a model's folder: configuration, weights, its card and what the card shows. It is loaded "
-        "first, so what is sent is what can be loaded.",
-    )
-    model.set_defaults(run=commands.push_model)
-    space = kinds.add_parser(
-        "space",
-        help="the page in the browser, as a Space",
-        description="Send the page of app.py as a Space, with the package, its examples, a model, and requirements "
-        "pinned to the versions that are installed here. It needs a clone of the project.",
-    )
-    space.set_defaults(run=commands.push_space)
-    space.add_argument("--title", metavar="TITLE", help="of the Space (default: a general one)")
-    masks = kinds.add_parser(
-        "masks",
-        help="a set of masks, as a dataset",
-        description="Send a set of masks that 'masks' wrote, as a dataset: Parquet with the seeds in it, and a card.",
-    )
-    masks.set_defaults(run=commands.push_masks)
-    masks.add_argument("--masks", metavar="FOLDER", type=_path, required=True, help="the set")
-    for kind in (model, space):
-        kind.add_argument(
-            "--model", metavar="FOLDER", type=_path, help="the model's folder (default: the bundled model)"
-        )
-    for kind in (model, space, masks):
-        kind.add_argument("repo", metavar="REPO", help="the repository, user/name; it is made if it is not there")
-        kind.add_argument("--send", action="store_true", help="send it (default: only show what would be sent)")
-        kind.add_argument("--save", metavar="FOLDER", type=_path, help="also write there what is sent (default: don't)")
-        kind.add_argument(
-            "--branch", metavar="NAME", default="main", help="made if it is not there (default: %(default)s)"
-        )
-        kind.add_argument("--tag", metavar="NAME", help="name for the commit, such as v1 (default: none)")
-        kind.add_argument("--message", metavar="TEXT", help="of the commit (default: a general one)")
-        kind.add_argument("--private", action="store_true", help="if the repository is made, for its owner only")
-        kind.add_argument("--pull-request", action="store_true", help="propose the commit, do not make it")
-        kind.add_argument(
-            "--replace-card", action="store_true", help="replace a README.md that is there (default: keep it)"
-        )
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:

@@ -32,6 +32,13 @@ _BARE_NOTE = "note: BMP has no place for a colour profile or EXIF, so these are 
 BUNDLED_MODEL = Path(__file__).resolve().parents[1] / "hub" / "model"
 
 
+def path_argument(text: str) -> Path:
+    """A path on the command line, as `type` of an option."""
+    if not text:  # of a shell variable that is not set; as a path it would be the current folder
+        raise argparse.ArgumentTypeError("an empty name")
+    return Path(text)
+
+
 def inpaint(arguments: argparse.Namespace) -> int:
     """Fill the holes of one photograph or of a folder; the exit status."""
     # All that can be refused is refused before the model is loaded.

@@ -35,9 +35,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from .card import CARD_FILE
 from .errors import InvalidInputError
-
-CARD = constants.REPOCARD_NAME  # README.md
 
 # The client's errors of connections; which library they come from depends on its version.
 _ConnectionProblem = HfHubHTTPError.__mro__[1]
@@ -216,16 +215,12 @@ def compare(upload: Upload, token: str | None = None) -> Comparison:
     except InvalidInputError as error:
         raise UnreachableError(str(error)) from None
     if upload.private and not is_private:
-        raise InvalidInputError(
-            f"{upload.repo_id} is there and public: make it private on its page first, or choose another name."
-        )
-    if tags.get(upload.tag, head) != head:
-        raise InvalidInputError(f"{upload.repo_id} has a tag {upload.tag} already: choose another one.")
+        raise _is_public(upload.repo_id)
     states = {}
     for path, file in upload.files.items():
         if path not in there:
             states[path] = "new"
-        elif path == CARD and upload.keeps_card:
+        elif path == CARD_FILE and upload.keeps_card:
             states[path] = "kept"
         else:
             states[path] = "same" if _is_same(file, there[path]) else "changed"
@@ -235,7 +230,7 @@ def compare(upload: Upload, token: str | None = None) -> Comparison:
         if path not in upload.files and any(fnmatch.fnmatch(path, pattern) for pattern in upload.replaced)
     ]
     comparison = Comparison(head, True, upload.branch in branches, states, deleted)
-    if upload.tag in tags and comparison.changes_something:
+    if upload.tag in tags and (comparison.changes_something or tags[upload.tag] != head):
         raise InvalidInputError(f"{upload.repo_id} has a tag {upload.tag} already: choose another one.")
     return comparison
 
@@ -269,8 +264,8 @@ def describe(upload: Upload, comparison: Comparison | None) -> str:
         lines.append(f"  {'deleted':8} {'':>12}  {path}")
     sent = [path for path in upload.files if states.get(path, "?") not in ("same", "kept")]
     lines.append(f"{len(sent)} files, {sum(upload.files[path].stat().st_size for path in sent):,} bytes to send")
-    if states.get(CARD) == "kept":
-        lines.append(f"The card that is there ({CARD}) is kept; --replace-card sends this one.")
+    if states.get(CARD_FILE) == "kept":
+        lines.append(f"The card that is there ({CARD_FILE}) is kept; --replace-card sends this one.")
     return "\n".join(lines)
 
 
@@ -324,7 +319,7 @@ def send(upload: Upload, token: str | None = None) -> str:
             except RuntimeError as error:  # so the client, or hf_xet, tells that a file could not be sent
                 raise InvalidInputError(_no_connection(upload.repo_id, error.__cause__ or error)) from None
             except ValueError as error:  # so the client tells what the Hub finds wrong with a card
-                if CARD not in str(error):
+                if CARD_FILE not in str(error):
                     raise
                 raise InvalidInputError(f"The Hub refuses the card: {' '.join(str(error).split())}.") from None
             commit, address = done.oid, done.pr_url or done.commit_url
@@ -356,12 +351,17 @@ def check_access(repo_id: str, private: bool | None = None, token: str | None = 
         if is_foreign and not create_pr:
             raise InvalidInputError(f"The token may not do this with {repo_id}: {_SIGN_IN}, with one that may.")
         whole = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        is_public = bool(private) and not api.repo_info(whole).private
-    if is_public:
-        raise InvalidInputError(
-            f"{whole} is there and public: make it private on its page first, or choose another name."
-        )
+        is_private = api.repo_info(whole).private
+    if private and not is_private:
+        raise _is_public(whole)
     return whole
+
+
+def _is_public(repo_id: str) -> InvalidInputError:
+    """What is to be said where a repository is to be private and is not."""
+    return InvalidInputError(
+        f"{repo_id} is there and public: make it private on its page first, or choose another name."
+    )
 
 
 def _check_token(api: HfApi, repo_id: str) -> set[str]:

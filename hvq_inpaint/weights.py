@@ -208,7 +208,7 @@ class _Header:
 def _headers(paths: list[Path]) -> Iterator[_Header]:
     for path in paths:
         with _opened(path) as file:
-            for name in file.keys():  # noqa: SIM118, it is no dict
+            for name in sorted(file.keys()):
                 piece = file.get_slice(name)
                 yield _Header(path, name, tuple(piece.get_shape()), piece.get_dtype())
 
